@@ -1,0 +1,1 @@
+//! slipway: build Dockerfiles on a farm.

@@ -1,0 +1,1 @@
+//! The coordinator: plans builds, keeps them in Postgres, hands stages to workers.

@@ -1,0 +1,14 @@
+//! What travels between the programs: the public API, the worker protocol, problem documents.
+//!
+//! Wire types only. Domain types live in `common`; where they are already plain data (plans,
+//! failures, digests) they are used as they are. Unknown fields are ignored when reading, so that
+//! programs one version apart understand each other.
+
+pub mod problem;
+pub mod public;
+pub mod worker;
+
+pub use problem::Problem;
+
+/// Version of the worker protocol that this build speaks.
+pub const WORKER_PROTOCOL: u32 = 1;

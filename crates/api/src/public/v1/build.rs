@@ -1,0 +1,247 @@
+//! Builds.
+
+use std::collections::BTreeMap;
+
+use common::build::BuildState;
+use common::outcome::LineRange;
+use common::stage::{StageKind, StageState};
+use common::{BuildId, Digest, Failure, Platform, ProjectName, StageId};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+/// Where the Dockerfile and the files come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum BuildSource {
+    /// Uploaded by the client.
+    Context(ContextSource),
+}
+
+/// An uploaded context.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ContextSource {
+    /// Digest of the manifest; absent when there are no files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub manifest: Option<Digest>,
+    /// The Dockerfile: it need not be part of the context.
+    pub dockerfile: DockerfileSource,
+}
+
+/// A Dockerfile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct DockerfileSource {
+    /// Its name as the user gave it, for messages.
+    pub name: String,
+    /// Its bytes in base64 (standard alphabet, padded); at most 4 MiB decoded.
+    pub content_base64: String,
+}
+
+/// One thing to make of the target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case", tag = "type")]
+pub enum OutputRequest {
+    /// An image, in a registry under each of the names.
+    Image {
+        /// References such as `registry.example/team/app:1`.
+        names: Vec<String>,
+        /// Whether to push. Without it the image only exists in the farm's cache.
+        push: bool,
+    },
+    /// An OCI image layout as one tar file, kept for download.
+    Oci {
+        /// References to record in the archive's index.
+        names: Vec<String>,
+    },
+}
+
+/// Request body of `POST /v1/builds`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct BuildRequest {
+    /// The project; `default` when there is only one.
+    #[schema(value_type = String)]
+    pub project: ProjectName,
+    /// Where Dockerfile and files come from.
+    pub source: BuildSource,
+    /// Name of the stage to build; absent is the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// `--build-arg`.
+    #[serde(default)]
+    pub build_args: BTreeMap<String, String>,
+    /// `--label`.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Platform of the result; absent is that of the workers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub platform: Option<Platform>,
+    /// Run every step, whatever the cache holds.
+    #[serde(default)]
+    pub no_cache: bool,
+    /// Ask the registry for every base image, however fresh the known answer is.
+    #[serde(default)]
+    pub pull: bool,
+    /// What to make.
+    #[serde(default)]
+    pub outputs: Vec<OutputRequest>,
+}
+
+/// Where the time of a stage or step went, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct TimingView {
+    /// Ready, but no worker had taken it.
+    pub queue_millis: u64,
+    /// Holding no slot, for want of another stage's files.
+    pub parked_millis: u64,
+    /// Getting base layers, context files and slices.
+    pub fetch_millis: u64,
+    /// Running commands and copying files.
+    pub run_millis: u64,
+    /// Turning changes into layers.
+    pub snapshot_millis: u64,
+    /// Sending slices, layers and images.
+    pub upload_millis: u64,
+}
+
+/// One step of a stage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct StepView {
+    /// As in `[builder 2/5]`.
+    pub number: u32,
+    /// The instruction.
+    pub display: String,
+    /// Where it stands in the Dockerfile.
+    #[schema(value_type = Object)]
+    pub lines: LineRange,
+    /// `pending`, `running`, `done`, `cached`, `failed`.
+    pub state: String,
+    /// Where its time went.
+    pub timing: TimingView,
+}
+
+/// Bytes that a stage took from another one through the object store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct SliceTransferView {
+    /// The stage that made the files.
+    #[schema(value_type = String)]
+    pub from: StageId,
+    /// The paths that were asked for.
+    pub paths: Vec<String>,
+    /// Number of regular files in the slice.
+    pub files: u64,
+    /// Their bytes, uncompressed.
+    pub content_bytes: u64,
+    /// Bytes that went through the object store for it; 0 when producer and consumer shared a
+    /// worker.
+    pub transferred_bytes: u64,
+}
+
+/// One stage of a build, or one export of its target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct StageView {
+    /// Its id.
+    #[schema(value_type = String)]
+    pub id: StageId,
+    /// Name for people.
+    pub label: String,
+    /// Stage or export.
+    #[schema(value_type = String)]
+    pub kind: StageKind,
+    /// Where it stands.
+    #[schema(value_type = String)]
+    pub state: StageState,
+    /// Name of the worker that runs or ran it.
+    pub worker: Option<String>,
+    /// How often a worker took it.
+    pub attempts: u32,
+    /// Stages that it reads.
+    #[schema(value_type = Vec<String>)]
+    pub needs: Vec<StageId>,
+    /// Its steps.
+    pub steps: Vec<StepView>,
+    /// Where its time went.
+    pub timing: TimingView,
+    /// What it took from other stages.
+    pub transfers: Vec<SliceTransferView>,
+    /// Bytes that it sent to the object store: slices and layers.
+    pub uploaded_bytes: u64,
+    /// When a worker took it last.
+    #[serde(with = "time::serde::rfc3339::option", default)]
+    pub started_at: Option<OffsetDateTime>,
+    /// When it ended.
+    #[serde(with = "time::serde::rfc3339::option", default)]
+    pub ended_at: Option<OffsetDateTime>,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub failure: Option<Failure>,
+    /// Why it waits, in words, while it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_for: Option<String>,
+}
+
+/// What an export made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ExportView {
+    /// `image` or `oci`.
+    pub kind: String,
+    /// References that now name the image.
+    pub names: Vec<String>,
+    /// Digest of the manifest.
+    #[schema(value_type = String)]
+    pub digest: Digest,
+    /// Digest of the image configuration: what Docker calls the image id.
+    #[schema(value_type = String)]
+    pub config_digest: Digest,
+    /// Where to download the archive, for a short time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub download_url: Option<String>,
+    /// Length of the archive in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub download_bytes: Option<u64>,
+}
+
+/// A build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct BuildView {
+    /// Its id.
+    #[schema(value_type = String)]
+    pub id: BuildId,
+    /// Its project.
+    #[schema(value_type = String)]
+    pub project: ProjectName,
+    /// Where it stands.
+    #[schema(value_type = String)]
+    pub state: BuildState,
+    /// Name of the Dockerfile.
+    pub dockerfile: String,
+    /// The target's name, if one was given.
+    pub target: Option<String>,
+    /// Its stages, producers first, exports last; empty before it is planned.
+    pub stages: Vec<StageView>,
+    /// What was made.
+    pub exports: Vec<ExportView>,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub failure: Option<Failure>,
+    /// Notices of the planner, one line each.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+    /// When it was accepted.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// When it ended.
+    #[serde(with = "time::serde::rfc3339::option", default)]
+    pub ended_at: Option<OffsetDateTime>,
+}
+
+/// A page of builds, newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct BuildPage {
+    /// The builds, without stages.
+    pub builds: Vec<BuildView>,
+    /// Pass it as `cursor` to go on; absent on the last page.
+    pub next_cursor: Option<String>,
+}

@@ -1,0 +1,14 @@
+//! Version 1, under `/v1`.
+
+mod build;
+mod context;
+mod log;
+mod worker;
+
+pub use build::{
+    BuildPage, BuildRequest, BuildSource, BuildView, ContextSource, DockerfileSource, ExportView,
+    OutputRequest, SliceTransferView, StageView, StepView, TimingView,
+};
+pub use context::{ContextNegotiation, ContextUpload, PackOffer, UploadTarget};
+pub use log::{LogLine, LogStream};
+pub use worker::WorkerView;

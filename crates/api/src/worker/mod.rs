@@ -1,0 +1,3 @@
+//! The worker protocol.
+
+pub mod v1;

@@ -1,0 +1,21 @@
+//! Version 1, under `/worker/v1`.
+//!
+//! The worker dials out. One idempotent call, `sync`, carries the worker's whole state one way and
+//! its whole wished state the other way; it is held open until something changes. Every other call
+//! names a lease. An older epoch is answered with 409 and changes nothing.
+
+mod enrol;
+mod objects;
+mod report;
+mod sync;
+
+pub use enrol::{EnrolRequest, EnrolResponse};
+pub use objects::{GetUrl, ObjectKind, ObjectName, ObjectsRequest, ObjectsResponse, PutUrl};
+pub use report::{
+    ExportResult, LogChunk, ResultReport, SliceReport, SliceUse, StageOutcome, StepReport,
+    StepState,
+};
+pub use sync::{
+    Abandon, AbandonReason, Assignment, ExportJob, ExportTarget, HeldPhase, HeldStage, InputReady,
+    Job, SliceInput, SliceWish, StageJob, SyncRequest, SyncResponse,
+};

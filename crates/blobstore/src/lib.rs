@@ -1,0 +1,1 @@
+//! Content-addressed bytes in S3: object names, packs, manifests, the client.

@@ -1,0 +1,1 @@
+//! Deterministic layer archives: writing, extraction, whiteouts, compression, path guard.

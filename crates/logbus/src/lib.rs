@@ -1,0 +1,1 @@
+//! Live logs and wake-ups: Redis or in-process, one contract.

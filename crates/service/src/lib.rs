@@ -1,0 +1,1 @@
+//! What both daemons need: lifecycle, telemetry, health, configuration loading.

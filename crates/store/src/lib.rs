@@ -1,0 +1,1 @@
+//! All SQL of Slipway: one file per aggregate, checked at compile time.

@@ -1,0 +1,1 @@
+//! Test support: private services, ports, directories, builders, faults.

@@ -1,0 +1,1 @@
+//! End-to-end tests and the demo: the whole farm as real processes.

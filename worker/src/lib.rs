@@ -1,0 +1,1 @@
+//! The worker: runs stages, shares what they made, pushes images.
