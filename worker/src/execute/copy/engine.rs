@@ -1,0 +1,439 @@
+//! The copy itself.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use common::plan::{CopyFrom, CopyOp, InlineFile, WorkdirOp};
+use rustix::fs::{AtFlags, Dir, FileType, OFlags, Stat, Timespec, statat};
+
+use super::destination::{self, ensure};
+use super::error::CopyError;
+use super::glob::{expand, has_wildcard, os_name};
+use super::inside::{Root, split};
+use super::node::{self, Metadata};
+use super::{owner, unpack};
+use crate::runtime::resolve_user;
+
+/// What a copy did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CopyStats {
+    /// Regular files written.
+    pub files: u64,
+    /// Bytes of them.
+    pub content_bytes: u64,
+    /// Things to tell the user, one line each.
+    pub warnings: Vec<String>,
+}
+
+/// How entries of one copy get their metadata.
+pub(super) struct Rules {
+    owner: Option<(u32, u32)>,
+    keep_owner: bool,
+    mode: Option<u32>,
+}
+
+impl Rules {
+    /// The metadata of a copy of something with `found`.
+    pub(super) fn apply(&self, mut found: Metadata) -> Metadata {
+        match self.owner {
+            Some((uid, gid)) => (found.uid, found.gid) = (uid, gid),
+            None if !self.keep_owner => (found.uid, found.gid) = (0, 0),
+            None => {}
+        }
+        found.mode = self.mode.unwrap_or(found.mode);
+        found
+    }
+
+    /// The metadata of something that comes out of an archive: it keeps its mode, and its owner
+    /// unless another one is asked for.
+    pub(super) fn apply_to_unpacked(&self, mut found: Metadata) -> Metadata {
+        if let Some((uid, gid)) = self.owner {
+            (found.uid, found.gid) = (uid, gid);
+        }
+        found
+    }
+
+    /// The metadata of something that has no source: a directory that holds the destination, a
+    /// file whose content stands in the Dockerfile.
+    pub(super) fn fresh(&self, mode: u32) -> Metadata {
+        let (uid, gid) = self.owner.unwrap_or((0, 0));
+        Metadata {
+            uid,
+            gid,
+            mode: self.mode.unwrap_or(mode),
+            modified: now(),
+        }
+    }
+}
+
+/// One copy under way.
+pub(super) struct Copy<'a> {
+    pub(super) rules: Rules,
+    pub(super) target: Root,
+    pub(super) stats: CopyStats,
+    op: &'a CopyOp,
+}
+
+/// Runs a COPY or ADD into the root file system at `rootfs`. `source` is the directory that stands
+/// for context, stage or image; none is an empty one. With `keep_owner` entries keep their owner,
+/// without they are root's.
+pub fn copy(
+    op: &CopyOp,
+    source: Option<&Path>,
+    keep_owner: bool,
+    rootfs: &Path,
+) -> Result<CopyStats, CopyError> {
+    let target = Root::open(rootfs).map_err(|error| CopyError::io("/", error))?;
+    let mut stats = CopyStats::default();
+    let owner = op.chown.as_deref().map(|text| {
+        let (owner, warning) = owner::resolve(rootfs, text);
+        stats.warnings.extend(warning);
+        owner
+    });
+    let rules = Rules {
+        owner,
+        keep_owner,
+        mode: op.chmod,
+    };
+    let mut copy = Copy {
+        rules,
+        target,
+        stats,
+        op,
+    };
+    for pattern in &op.sources {
+        let from = match &op.from {
+            CopyFrom::Context => "build context",
+            CopyFrom::Stage { .. } => "stage",
+            CopyFrom::Image { .. } => "image",
+        };
+        let missing = || CopyError::MissingSource {
+            path: pattern.clone(),
+            from,
+        };
+        let Some(source) = source else {
+            if has_wildcard(pattern) || pattern.trim_matches('/').is_empty() {
+                continue;
+            }
+            return Err(missing());
+        };
+        let source = Root::open(source).map_err(|error| CopyError::io(pattern, error))?;
+        let found = if has_wildcard(pattern) {
+            expand(&source, pattern).map_err(|error| CopyError::io(pattern, error))?
+        } else {
+            let path = pattern.trim_matches('/').as_bytes().to_vec();
+            if source.open_with(&path, OFlags::PATH).is_err() {
+                return Err(missing());
+            }
+            vec![path]
+        };
+        for path in found {
+            copy.one_source(&source, &path)?;
+        }
+    }
+    for file in &op.inline {
+        copy.inline_file(file)?;
+    }
+    Ok(copy.stats)
+}
+
+/// Makes a working directory; existing parts of it keep what they are.
+pub fn make_workdir(op: &WorkdirOp, rootfs: &Path) -> Result<(), CopyError> {
+    let identity = resolve_user(rootfs, &op.owner)?;
+    let root = Root::open(rootfs).map_err(|error| CopyError::io("/", error))?;
+    let path = root
+        .resolve(op.path.as_bytes())
+        .map_err(|error| CopyError::io(op.path.as_str(), error))?;
+    let metadata = Metadata {
+        uid: identity.uid,
+        gid: identity.gid,
+        mode: 0o755,
+        modified: now(),
+    };
+    ensure(&root, &path, &metadata)?;
+    Ok(())
+}
+
+fn now() -> Timespec {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Timespec {
+        tv_sec: i64::try_from(since.as_secs()).unwrap_or(0),
+        tv_nsec: i64::from(since.subsec_nanos()),
+    }
+}
+
+impl Copy<'_> {
+    /// Copies one path of the source: links in it are followed to the end.
+    fn one_source(&mut self, source: &Root, path: &[u8]) -> Result<(), CopyError> {
+        let shown = String::from_utf8_lossy(path).into_owned();
+        let fail = |error: io::Error| CopyError::io(format!("/{shown}"), error);
+        let followed = source.resolve(path).map_err(fail)?;
+        let stat = source
+            .stat_link(&followed)
+            .map_err(|error| fail(error.into()))?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            let from = source
+                .open_directory(&followed)
+                .map_err(|error| fail(error.into()))?;
+            let destination = self.destination_directory()?;
+            let mut links = HardLinks::default();
+            self.children(&from, &destination, &followed, &mut links)?;
+            // The destination itself keeps its mode and owner, but takes the source's time.
+            let times = Metadata::of(&stat).modified;
+            set_time(&destination, times).map_err(fail)?;
+            return Ok(());
+        }
+        let (parent, name) = split(&followed);
+        let directory = source
+            .open_with(parent, OFlags::RDONLY | OFlags::DIRECTORY)
+            .map_err(|error| fail(error.into()))?;
+        if self.op.unpack
+            && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+            && let Some(archive) = unpack::recognise(|| open_regular(&directory, name), &shown)?
+        {
+            let destination = self.destination_directory()?;
+            return unpack::unpack(self, archive, &destination, &shown);
+        }
+        let (into, new_name) = self.destination_of_file(split(path).1)?;
+        let mut links = HardLinks::default();
+        self.entry(&directory, name, &stat, &into, &new_name, path, &mut links)
+    }
+
+    /// The destination as a directory, made where missing.
+    fn destination_directory(&mut self) -> Result<OwnedFd, CopyError> {
+        let path = self.resolve_destination()?;
+        ensure(&self.target, &path, &self.rules.fresh(0o755))
+    }
+
+    /// The directory and the name that a file is copied to: below the destination when that is
+    /// written with a slash at the end or is a directory, else the destination itself.
+    fn destination_of_file(&mut self, name: &[u8]) -> Result<(OwnedFd, Vec<u8>), CopyError> {
+        let path = self.resolve_destination()?;
+        let is_directory = self.op.destination.ends_with('/')
+            || self
+                .target
+                .open_with(&path, OFlags::PATH | OFlags::DIRECTORY)
+                .is_ok();
+        let (parent, name) = if is_directory {
+            (path.as_slice(), name)
+        } else {
+            split(&path)
+        };
+        let directory = ensure(&self.target, parent, &self.rules.fresh(0o755))?;
+        Ok((directory, name.to_vec()))
+    }
+
+    fn resolve_destination(&self) -> Result<Vec<u8>, CopyError> {
+        let path = &self.op.destination;
+        self.target
+            .resolve(path.as_bytes())
+            .map_err(|error| CopyError::io(path.as_str(), error))
+    }
+
+    fn inline_file(&mut self, file: &InlineFile) -> Result<(), CopyError> {
+        let (directory, name) = self.destination_of_file(file.name.as_bytes())?;
+        let fail = |error: io::Error| CopyError::io(file.name.as_str(), error);
+        make_room(&directory, &name, &file.name)?;
+        let mut written = node::make_file(&directory, &name).map_err(fail)?;
+        written.write_all(file.content.as_bytes()).map_err(fail)?;
+        self.rules.fresh(0o644).apply(&written).map_err(fail)?;
+        self.count(file.content.len() as u64);
+        Ok(())
+    }
+
+    /// Copies what a directory holds into another one.
+    fn children(
+        &mut self,
+        from: &OwnedFd,
+        into: &OwnedFd,
+        path: &[u8],
+        links: &mut HardLinks,
+    ) -> Result<(), CopyError> {
+        let fail = |error: io::Error| CopyError::io(shown(path), error);
+        let mut names: Vec<Vec<u8>> = Vec::new();
+        for entry in Dir::read_from(from).map_err(|error| fail(error.into()))? {
+            let name = entry
+                .map_err(|error| fail(error.into()))?
+                .file_name()
+                .to_bytes()
+                .to_vec();
+            if name != b"." && name != b".." {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        for name in names {
+            let path = [path, b"/", name.as_slice()].concat();
+            let stat = statat(from, os_name(&name), AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(|error| fail(error.into()))?;
+            self.entry(from, &name, &stat, into, &name, &path, links)?;
+        }
+        Ok(())
+    }
+
+    /// Copies one entry, of whatever kind, to `into/new_name`.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "source and target are a directory and a name each"
+    )]
+    fn entry(
+        &mut self,
+        from: &OwnedFd,
+        name: &[u8],
+        stat: &Stat,
+        into: &OwnedFd,
+        new_name: &[u8],
+        path: &[u8],
+        links: &mut HardLinks,
+    ) -> Result<(), CopyError> {
+        let fail = |error: io::Error| CopyError::io(shown(path), error);
+        let metadata = self.rules.apply(Metadata::of(stat));
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if kind == FileType::Directory {
+            return self.directory(from, name, stat, into, new_name, path, links);
+        }
+        make_room(into, new_name, &shown(path))?;
+        match kind {
+            FileType::Symlink => {
+                let target = node::read_link(from, name).map_err(fail)?;
+                let metadata = self.rules.apply(Metadata::of(stat));
+                node::make_symlink(into, new_name, &target, &metadata).map_err(fail)
+            }
+            FileType::Fifo | FileType::CharacterDevice | FileType::BlockDevice => {
+                node::make_special(into, new_name, kind, stat.st_rdev, &metadata).map_err(fail)
+            }
+            FileType::RegularFile => {
+                if stat.st_nlink > 1 && links.link(stat, into, new_name).map_err(fail)? {
+                    return Ok(());
+                }
+                let mut reader = open_regular(from, name).map_err(fail)?;
+                let mut writer = node::make_file(into, new_name).map_err(fail)?;
+                // The standard library lets the kernel share or copy the bytes.
+                let bytes = io::copy(&mut reader, &mut writer).map_err(fail)?;
+                metadata.apply(&writer).map_err(fail)?;
+                node::copy_xattrs(&reader, &writer).map_err(fail)?;
+                self.count(bytes);
+                Ok(())
+            }
+            // A socket has no content to copy: an empty file takes its place, as in BuildKit.
+            _ => {
+                let file = node::make_file(into, new_name).map_err(fail)?;
+                metadata.apply(&file).map_err(fail)
+            }
+        }
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "source and target are a directory and a name each"
+    )]
+    fn directory(
+        &mut self,
+        from: &OwnedFd,
+        name: &[u8],
+        stat: &Stat,
+        into: &OwnedFd,
+        new_name: &[u8],
+        path: &[u8],
+        links: &mut HardLinks,
+    ) -> Result<(), CopyError> {
+        let fail = |error: io::Error| CopyError::io(shown(path), error);
+        let source = node::open_child(from, name).map_err(fail)?;
+        let target = match node::open_child(into, new_name) {
+            Ok(target) => target,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                node::make_directory(into, new_name).map_err(fail)?
+            }
+            Err(error) if destination::is_no_directory(&error) => {
+                return Err(CopyError::Destination {
+                    path: shown(path),
+                    problem: "a directory cannot replace what is no directory",
+                });
+            }
+            Err(error) => return Err(fail(error)),
+        };
+        self.children(&source, &target, path, links)?;
+        node::copy_xattrs(&source, &target).map_err(fail)?;
+        // Last, because making children changes the time.
+        self.rules
+            .apply(Metadata::of(stat))
+            .apply(&target)
+            .map_err(fail)
+    }
+
+    /// Counts a file that was written.
+    pub(super) fn count(&mut self, bytes: u64) {
+        self.stats.files += 1;
+        self.stats.content_bytes += bytes;
+    }
+}
+
+/// Makes room for something that is no directory.
+pub(super) fn make_room(into: &OwnedFd, name: &[u8], path: &str) -> Result<(), CopyError> {
+    match node::clear(into, name) {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(CopyError::Destination {
+            path: path.to_owned(),
+            problem: "a file cannot replace a directory",
+        }),
+        Err(error) => Err(CopyError::io(path, error)),
+    }
+}
+
+fn shown(path: &[u8]) -> String {
+    format!("/{}", String::from_utf8_lossy(path).trim_start_matches('/'))
+}
+
+fn open_regular(directory: &OwnedFd, name: &[u8]) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mode = rustix::fs::Mode::empty();
+    Ok(File::from(rustix::fs::openat(
+        directory,
+        os_name(name),
+        flags,
+        mode,
+    )?))
+}
+
+fn set_time(fd: &OwnedFd, modified: Timespec) -> io::Result<()> {
+    let times = rustix::fs::Timestamps {
+        last_access: modified,
+        last_modification: modified,
+    };
+    rustix::fs::futimens(fd, &times)?;
+    Ok(())
+}
+
+/// Files of one source that have several names there, and where their first copy is.
+#[derive(Default)]
+struct HardLinks {
+    copies: HashMap<(u64, u64), (OwnedFd, Vec<u8>)>,
+}
+
+impl HardLinks {
+    /// Links to the copy that was made before; the first time it only takes note.
+    fn link(&mut self, stat: &Stat, into: &OwnedFd, name: &[u8]) -> io::Result<bool> {
+        use std::collections::hash_map::Entry;
+        match self.copies.entry((stat.st_dev, stat.st_ino)) {
+            Entry::Occupied(first) => {
+                let (directory, first_name) = first.get();
+                node::make_hardlink(directory, first_name, into, name)?;
+                Ok(true)
+            }
+            Entry::Vacant(vacant) => {
+                vacant.insert((into.try_clone()?, name.to_vec()));
+                Ok(false)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+mod tests;

@@ -1,0 +1,371 @@
+use super::*;
+use common::plan::SliceSelector;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::PathBuf;
+
+struct Trees {
+    root: tempfile::TempDir,
+}
+
+impl Trees {
+    /// A source tree and a root file system: files by path, directories end with a slash, links as
+    /// `path -> target`.
+    fn new(source: &[&str], rootfs: &[&str]) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        for (name, entries) in [("source", source), ("rootfs", rootfs)] {
+            let base = root.path().join(name);
+            fs::create_dir(&base).unwrap();
+            for entry in entries {
+                if let Some((path, target)) = entry.split_once(" -> ") {
+                    fs::create_dir_all(base.join(path).parent().unwrap()).unwrap();
+                    symlink(target, base.join(path)).unwrap();
+                } else if entry.ends_with('/') {
+                    fs::create_dir_all(base.join(entry)).unwrap();
+                } else {
+                    fs::create_dir_all(base.join(entry).parent().unwrap()).unwrap();
+                    fs::write(base.join(entry), format!("{name}:{entry}")).unwrap();
+                }
+            }
+        }
+        Self { root }
+    }
+
+    fn source(&self) -> PathBuf {
+        self.root.path().join("source")
+    }
+
+    fn rootfs(&self) -> PathBuf {
+        self.root.path().join("rootfs")
+    }
+
+    fn copy(&self, op: &CopyOp) -> Result<CopyStats, CopyError> {
+        copy(op, Some(&self.source()), false, &self.rootfs())
+    }
+
+    fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.rootfs().join(path)).unwrap()
+    }
+}
+
+fn op(sources: &[&str], destination: &str) -> CopyOp {
+    CopyOp {
+        from: CopyFrom::Context,
+        sources: sources.iter().map(|source| (*source).to_owned()).collect(),
+        inline: Vec::new(),
+        destination: destination.to_owned(),
+        chown: None,
+        chmod: None,
+        unpack: false,
+    }
+}
+
+/// Copies and compares one file of the result with the source it must have come from.
+fn check(source: &[&str], rootfs: &[&str], op: &CopyOp, expected: &[(&str, &str)]) {
+    let trees = Trees::new(source, rootfs);
+    trees.copy(op).unwrap();
+    for (path, from) in expected {
+        assert_eq!(trees.read(path), format!("source:{from}"), "{op:?}");
+    }
+}
+
+#[test]
+fn a_file_becomes_the_destination_or_lands_in_it() {
+    check(&["a"], &[], &op(&["/a"], "/x/y"), &[("x/y", "a")]);
+    check(&["a"], &[], &op(&["/a"], "/x/y/"), &[("x/y/a", "a")]);
+    check(&["a"], &["x/"], &op(&["/a"], "/x"), &[("x/a", "a")]);
+    check(&["a"], &["x"], &op(&["/a"], "/x"), &[("x", "a")]);
+    check(
+        &["a", "b"],
+        &[],
+        &op(&["/a", "/b"], "/x/"),
+        &[("x/a", "a"), ("x/b", "b")],
+    );
+    check(&["a", "b"], &[], &op(&["/a", "/b"], "/x"), &[("x", "b")]);
+}
+
+#[test]
+fn a_directory_gives_its_contents() {
+    check(
+        &["d/a", "d/e/b"],
+        &[],
+        &op(&["/d"], "/x"),
+        &[("x/a", "d/a"), ("x/e/b", "d/e/b")],
+    );
+    check(
+        &["d/a", "e/b"],
+        &["x/"],
+        &op(&["/*"], "/x/"),
+        &[("x/a", "d/a"), ("x/b", "e/b")],
+    );
+    check(&["d/a"], &[], &op(&["/"], "/"), &[("d/a", "d/a")]);
+}
+
+#[test]
+fn wildcards_without_match_are_fine_and_missing_names_are_not() {
+    let trees = Trees::new(&["a"], &[]);
+    assert_eq!(trees.copy(&op(&["/*.none"], "/x/")).unwrap().files, 0);
+    let error = trees.copy(&op(&["/none"], "/x/")).unwrap_err();
+    assert!(matches!(&error, CopyError::MissingSource { path, .. } if path == "/none"));
+    assert_eq!(error.failure().code, "missing-source");
+}
+
+#[test]
+fn a_named_link_is_followed_and_one_inside_a_tree_is_kept() {
+    let source = [
+        "real",
+        "link -> /real",
+        "d/inner -> ../real",
+        "dirlink -> d",
+    ];
+    check(&source, &[], &op(&["/link"], "/x"), &[("x", "real")]);
+    check(&source, &[], &op(&["/link"], "/x/"), &[("x/link", "real")]);
+    let trees = Trees::new(&source, &[]);
+    trees.copy(&op(&["/dirlink"], "/x")).unwrap();
+    let target = fs::read_link(trees.rootfs().join("x/inner")).unwrap();
+    assert_eq!(target, PathBuf::from("../real"));
+}
+
+#[test]
+fn links_in_the_destination_are_followed_inside_the_root() {
+    check(
+        &["a"],
+        &["real/", "to -> /real"],
+        &op(&["/a"], "/to/"),
+        &[("real/a", "a")],
+    );
+    check(
+        &["a"],
+        &["real", "to -> real"],
+        &op(&["/a"], "/to"),
+        &[("real", "a")],
+    );
+    check(
+        &["a"],
+        &["to -> /new/file"],
+        &op(&["/a"], "/to"),
+        &[("new/file", "a")],
+    );
+    let outside = tempfile::tempdir().unwrap();
+    let link = format!("to -> {}", outside.path().display());
+    let trees = Trees::new(&["a"], &[&link]);
+    trees.copy(&op(&["/a"], "/to/")).unwrap();
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn nothing_outside_of_the_source_is_read() {
+    let secret = tempfile::tempdir().unwrap();
+    fs::write(secret.path().join("key"), "secret").unwrap();
+    let link = format!("out -> {}/key", secret.path().display());
+    let climbing = format!("up -> ../../../../../..{}/key", secret.path().display());
+    let trees = Trees::new(&[&link, &climbing], &[]);
+    for source in ["/out", "/up"] {
+        assert!(trees.copy(&op(&[source], "/x/")).is_err(), "{source}");
+    }
+}
+
+#[test]
+fn children_replace_links_and_files_but_not_directories() {
+    check(
+        &["d/a"],
+        &["x/a -> /etc/passwd"],
+        &op(&["/d"], "/x"),
+        &[("x/a", "d/a")],
+    );
+    let trees = Trees::new(&["d/a"], &["x/a/"]);
+    assert_eq!(
+        trees.copy(&op(&["/d"], "/x")).unwrap_err().failure().code,
+        "copy-destination"
+    );
+    let trees = Trees::new(&["d/a/b"], &["x/a -> /", "x/"]);
+    assert_eq!(
+        trees.copy(&op(&["/d"], "/x")).unwrap_err().failure().code,
+        "copy-destination"
+    );
+}
+
+#[test]
+fn owners_and_modes_follow_chown_and_chmod() {
+    let trees = Trees::new(&["d/a", "d/e/"], &[]);
+    let setuid = fs::Permissions::from_mode(0o4755);
+    fs::set_permissions(trees.source().join("d/a"), setuid).unwrap();
+    std::os::unix::fs::chown(trees.source().join("d/a"), Some(7), Some(7)).unwrap();
+    fs::set_permissions(
+        trees.source().join("d/a"),
+        fs::Permissions::from_mode(0o4755),
+    )
+    .unwrap();
+    trees.copy(&op(&["/d"], "/plain")).unwrap();
+    let found = fs::metadata(trees.rootfs().join("plain/a")).unwrap();
+    assert_eq!(
+        (found.uid(), found.gid(), found.mode() & 0o7777),
+        (0, 0, 0o4755)
+    );
+    let owned = CopyOp {
+        chown: Some("5:6".into()),
+        chmod: Some(0o640),
+        ..op(&["/d"], "/new/x")
+    };
+    trees.copy(&owned).unwrap();
+    for path in ["new", "new/x", "new/x/a", "new/x/e"] {
+        let found = fs::metadata(trees.rootfs().join(path)).unwrap();
+        assert_eq!(
+            (found.uid(), found.gid(), found.mode() & 0o7777),
+            (5, 6, 0o640),
+            "{path}"
+        );
+    }
+    copy(
+        &op(&["/d"], "/kept"),
+        Some(&trees.source()),
+        true,
+        &trees.rootfs(),
+    )
+    .unwrap();
+    assert_eq!(
+        fs::metadata(trees.rootfs().join("kept/a")).unwrap().uid(),
+        7
+    );
+}
+
+#[test]
+fn times_are_kept_and_a_new_destination_takes_the_time_of_its_source() {
+    let trees = Trees::new(&["d/a"], &[]);
+    let old = Timespec {
+        tv_sec: 1_000_000,
+        tv_nsec: 0,
+    };
+    for path in ["d/a", "d"] {
+        set_time(&File::open(trees.source().join(path)).unwrap().into(), old).unwrap();
+    }
+    trees.copy(&op(&["/d"], "/x")).unwrap();
+    for path in ["x/a", "x"] {
+        assert_eq!(
+            fs::metadata(trees.rootfs().join(path)).unwrap().mtime(),
+            1_000_000,
+            "{path}"
+        );
+    }
+}
+
+#[test]
+fn hard_links_of_one_source_stay_hard_links() {
+    let trees = Trees::new(&["d/a"], &[]);
+    fs::hard_link(trees.source().join("d/a"), trees.source().join("d/b")).unwrap();
+    trees.copy(&op(&["/d"], "/x")).unwrap();
+    let inode = |path: &str| fs::metadata(trees.rootfs().join(path)).unwrap().ino();
+    assert_eq!(inode("x/a"), inode("x/b"));
+    trees.copy(&op(&["/d/a", "/d/b"], "/y/")).unwrap();
+    assert_ne!(inode("y/a"), inode("y/b"));
+}
+
+#[test]
+fn inline_files_are_written_after_paths() {
+    let inline = vec![InlineFile {
+        name: "a".into(),
+        content: "inline".into(),
+    }];
+    let trees = Trees::new(&["a"], &[]);
+    trees
+        .copy(&CopyOp {
+            inline,
+            ..op(&["/a"], "/x/")
+        })
+        .unwrap();
+    assert_eq!(trees.read("x/a"), "inline");
+    assert_eq!(
+        fs::metadata(trees.rootfs().join("x/a")).unwrap().mode() & 0o777,
+        0o644
+    );
+}
+
+#[test]
+fn archives_are_unpacked_by_add_and_copied_by_copy() {
+    let trees = Trees::new(&["in/f", "in/g -> f"], &[]);
+    let archive = trees.source().join("thing");
+    let status = std::process::Command::new("tar")
+        .args(["-C", trees.source().join("in").to_str().unwrap(), "-czf"])
+        .arg(&archive)
+        .arg(".")
+        .status()
+        .unwrap();
+    assert!(status.success());
+    trees
+        .copy(&CopyOp {
+            unpack: true,
+            ..op(&["/thing"], "/out")
+        })
+        .unwrap();
+    assert_eq!(trees.read("out/f"), "source:in/f");
+    assert_eq!(trees.read("out/g"), "source:in/f");
+    trees.copy(&op(&["/thing"], "/copied/")).unwrap();
+    assert!(trees.rootfs().join("copied/thing").is_file());
+}
+
+#[test]
+fn archives_cannot_write_outside() {
+    let trees = Trees::new(&[], &[]);
+    let mut builder = tar::Builder::new(File::create(trees.source().join("evil.tar")).unwrap());
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Symlink);
+    header.set_size(0);
+    header.set_mode(0o777);
+    let outside = trees.root.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    builder.append_link(&mut header, "link", &outside).unwrap();
+    let mut header = tar::Header::new_gnu();
+    header.set_size(1);
+    header.set_mode(0o644);
+    builder
+        .append_data(&mut header, "link/file", &b"x"[..])
+        .unwrap();
+    let mut header = tar::Header::new_gnu();
+    header.set_size(1);
+    header.set_mode(0o644);
+    // `append_data` refuses to climb, so the name is written by hand.
+    header.as_old_mut().name[..14].copy_from_slice(b"../../outside/");
+    header.as_old_mut().name[14] = b'y';
+    header.set_cksum();
+    builder.append(&header, &b"y"[..]).unwrap();
+    builder.finish().unwrap();
+    let result = trees.copy(&CopyOp {
+        unpack: true,
+        ..op(&["/evil.tar"], "/x/")
+    });
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "{result:?}");
+}
+
+#[test]
+fn a_missing_stage_path_names_the_stage() {
+    let trees = Trees::new(&[], &[]);
+    let from = CopyFrom::Stage {
+        stage: common::plan::StageIndex(0),
+        selector: SliceSelector::new(vec!["/app".into()]),
+    };
+    let error = trees
+        .copy(&CopyOp {
+            from,
+            ..op(&["/app"], "/")
+        })
+        .unwrap_err();
+    assert_eq!(error.to_string(), "\"/app\" not found in the stage");
+}
+
+#[test]
+fn working_directories_belong_to_the_user_of_the_stage() {
+    let trees = Trees::new(&[], &["etc/"]);
+    fs::write(trees.rootfs().join("etc/passwd"), "app:x:12:34::/:\n").unwrap();
+    let workdir = WorkdirOp {
+        path: "/srv/app".into(),
+        owner: "app".into(),
+    };
+    make_workdir(&workdir, &trees.rootfs()).unwrap();
+    for path in ["srv", "srv/app"] {
+        let found = fs::metadata(trees.rootfs().join(path)).unwrap();
+        assert_eq!(
+            (found.uid(), found.gid(), found.mode() & 0o777),
+            (12, 34, 0o755)
+        );
+    }
+}

@@ -1,0 +1,88 @@
+//! Why a copy failed.
+
+use std::io;
+
+use common::{Failure, FailureClass};
+
+use crate::runtime::UnknownUser;
+
+/// Why a copy failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// A source without wildcards that is not there.
+    #[error("{path:?} not found in the {from}")]
+    MissingSource {
+        /// The source, as written.
+        path: String,
+        /// `build context`, `stage` or `image`.
+        from: &'static str,
+    },
+    /// The destination or a part of it is no directory where one is needed.
+    #[error("cannot copy to {path:?}: {problem}")]
+    Destination {
+        /// The path in the root file system.
+        path: String,
+        /// What is in the way.
+        problem: &'static str,
+    },
+    /// `--chown` names nobody.
+    #[error(transparent)]
+    Owner(#[from] UnknownUser),
+    /// An archive that ADD cannot unpack.
+    #[error("cannot unpack {path:?}: {problem}")]
+    Archive {
+        /// The source.
+        path: String,
+        /// Why.
+        problem: String,
+    },
+    /// The disk of the worker is full.
+    #[error("no space left on the worker's disk")]
+    DiskFull,
+    /// Anything else the kernel said.
+    #[error("could not copy {path:?}: {source}")]
+    Io {
+        /// The path at fault.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl CopyError {
+    /// An error of the kernel about `path`.
+    pub(super) fn io(path: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        let source = source.into();
+        if source.kind() == io::ErrorKind::StorageFull {
+            return Self::DiskFull;
+        }
+        Self::Io {
+            path: path.into(),
+            source,
+        }
+    }
+
+    /// The failure to show; file and lines are the caller's to add.
+    pub fn failure(&self) -> Failure {
+        let user = |code| Failure::new(FailureClass::User, code, self.to_string());
+        match self {
+            Self::MissingSource { from: "build context", .. } => user("missing-source").with_hint(
+                "check the path, which is relative to the context, and that .dockerignore does not exclude it",
+            ),
+            Self::MissingSource { .. } => user("missing-source")
+                .with_hint("check the path; --from reads the final file system of the stage or image, from /"),
+            Self::Destination { .. } => user("copy-destination"),
+            Self::Owner(_) => user("unknown-user")
+                .with_hint("use numbers, or create the user in an earlier instruction"),
+            Self::Archive { .. } => user("bad-archive")
+                .with_hint("use COPY to copy an archive without unpacking it"),
+            Self::DiskFull => {
+                Failure::new(FailureClass::Infrastructure, "disk-full", self.to_string())
+            }
+            Self::Io { .. } => {
+                Failure::new(FailureClass::Infrastructure, "copy-failed", self.to_string())
+            }
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! ADD of a local archive: recognised by content, unpacked inside the root.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{FileType, Timespec};
+
+use super::destination::ensure;
+use super::engine::{Copy, make_room};
+use super::error::CopyError;
+use super::inside::{Root, components, split};
+use super::node::{self, Metadata};
+
+/// Entries and bytes that one archive may hold: a small file can unpack to anything.
+const MAX_ENTRIES: u64 = 2_000_000;
+const MAX_BYTES: u64 = 64 << 30;
+
+/// A tar archive, decompressed on the way.
+pub(super) type Archive = Box<dyn Read>;
+
+/// Opens a file as an archive if its content is one: a tar, plain or in gzip or zstd. `open` opens
+/// it from the start, each time it is called.
+pub(super) fn recognise(
+    open: impl Fn() -> io::Result<File>,
+    path: &str,
+) -> Result<Option<Archive>, CopyError> {
+    let fail = |error: io::Error| CopyError::io(path, error);
+    let mut magic = [0; 6];
+    let count = read_up_to(&mut open().map_err(fail)?, &mut magic).map_err(fail)?;
+    let refuse = |name: &str| CopyError::Archive {
+        path: path.to_owned(),
+        problem: format!("{name} archives are not supported yet"),
+    };
+    let decode = || -> io::Result<Archive> {
+        let file = BufReader::new(open()?);
+        Ok(match &magic[..count] {
+            [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::Decoder::with_buffer(file)?),
+            _ => Box::new(file),
+        })
+    };
+    match &magic[..count] {
+        [b'B', b'Z', b'h', b'1'..=b'9', ..] => return Err(refuse("bzip2")),
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => return Err(refuse("xz")),
+        _ => {}
+    }
+    let mut block = [0; 512];
+    // A file that only begins like a compressed one is a file.
+    let is_tar = matches!(
+        read_up_to(&mut decode().map_err(fail)?, &mut block),
+        Ok(512)
+    ) && is_tar_header(&block);
+    if is_tar {
+        decode().map(Some).map_err(fail)
+    } else {
+        Ok(None)
+    }
+}
+
+fn read_up_to(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut count = 0;
+    while count < buffer.len() {
+        match reader.read(&mut buffer[count..])? {
+            0 => break,
+            read => count += read,
+        }
+    }
+    Ok(count)
+}
+
+/// Whether a block is a tar header: its checksum is right (POSIX pax, "ustar Interchange Format").
+fn is_tar_header(block: &[u8; 512]) -> bool {
+    let field = &block[148..156];
+    let digits: Vec<u8> = field
+        .iter()
+        .copied()
+        .filter(|byte| (b'0'..=b'7').contains(byte))
+        .collect();
+    let Some(stored) = std::str::from_utf8(&digits)
+        .ok()
+        .and_then(|digits| u32::from_str_radix(digits, 8).ok())
+    else {
+        return false;
+    };
+    let blanks = 8 * u32::from(b' ');
+    let sum: u32 = block[..148]
+        .iter()
+        .chain(&block[156..])
+        .map(|byte| u32::from(*byte))
+        .sum();
+    stored == sum + blanks && sum > 0
+}
+
+/// Unpacks into the destination. Links in the way are followed inside the root only.
+pub(super) fn unpack(
+    copy: &mut Copy<'_>,
+    archive: Archive,
+    destination: &OwnedFd,
+    path: &str,
+) -> Result<(), CopyError> {
+    let bad = |problem: String| CopyError::Archive {
+        path: path.to_owned(),
+        problem,
+    };
+    let root = Root::from_directory(destination).map_err(|error| CopyError::io(path, error))?;
+    let mut archive = tar::Archive::new(archive);
+    let mut directories = Vec::new();
+    let (mut entries, mut bytes) = (0, 0);
+    for entry in archive.entries().map_err(|error| bad(error.to_string()))? {
+        let mut entry = entry.map_err(|error| bad(error.to_string()))?;
+        entries += 1;
+        bytes += entry.size();
+        if entries > MAX_ENTRIES || bytes > MAX_BYTES {
+            return Err(bad(format!(
+                "more than {MAX_ENTRIES} entries or {MAX_BYTES} bytes"
+            )));
+        }
+        unpack_entry(copy, &root, &mut entry, &mut directories)
+            .map_err(|error| prefix_path(error, path))?;
+    }
+    // Deepest last in the archive's order: times of directories are set after their children.
+    for (directory, metadata) in directories.into_iter().rev() {
+        let fd = root
+            .open_directory(&directory)
+            .map_err(|error| CopyError::io(path, error))?;
+        metadata
+            .apply(&fd)
+            .map_err(|error| CopyError::io(path, error))?;
+    }
+    Ok(())
+}
+
+fn prefix_path(error: CopyError, archive: &str) -> CopyError {
+    match error {
+        CopyError::Io { path, source } => CopyError::Io {
+            path: format!("{archive}: {path}"),
+            source,
+        },
+        other => other,
+    }
+}
+
+fn unpack_entry(
+    copy: &mut Copy<'_>,
+    root: &Root,
+    entry: &mut tar::Entry<'_, Archive>,
+    directories: &mut Vec<(Vec<u8>, Metadata)>,
+) -> Result<(), CopyError> {
+    let name = entry.path_bytes().into_owned();
+    let shown = String::from_utf8_lossy(&name).into_owned();
+    let fail = |error: io::Error| CopyError::io(shown.as_str(), error);
+    let wanted = components(&name).join(&b'/');
+    let (parent, _) = split(&wanted);
+    let parent = root.resolve(parent).map_err(fail)?;
+    let file_name = components(&wanted).pop().filter(|part| part != b"..");
+    let metadata = metadata_of(copy, entry.header()).map_err(fail)?;
+    let Some(file_name) = file_name else {
+        // The destination itself, or a path that only climbs.
+        return Ok(());
+    };
+    let into = ensure(root, &parent, &copy.rules.fresh(0o755))?;
+    let kind = entry.header().entry_type();
+    if kind.is_dir() {
+        let path = [parent.as_slice(), b"/", &file_name].concat();
+        ensure(root, &path, &metadata)?;
+        directories.push((path, metadata));
+        return Ok(());
+    }
+    make_room(&into, &file_name, &shown)?;
+    let link = || {
+        entry
+            .link_name_bytes()
+            .map(std::borrow::Cow::into_owned)
+            .unwrap_or_default()
+    };
+    match kind {
+        tar::EntryType::Symlink => {
+            node::make_symlink(&into, &file_name, &link(), &metadata).map_err(fail)
+        }
+        tar::EntryType::Link => {
+            let target = root.resolve(&link()).map_err(fail)?;
+            let (directory, target_name) = split(&target);
+            let from = root
+                .open_directory(directory)
+                .map_err(|error| fail(error.into()))?;
+            node::make_hardlink(&from, target_name, &into, &file_name).map_err(fail)
+        }
+        tar::EntryType::Fifo => {
+            node::make_special(&into, &file_name, FileType::Fifo, 0, &metadata).map_err(fail)
+        }
+        tar::EntryType::Char | tar::EntryType::Block => {
+            let header = entry.header();
+            let number = |part: io::Result<Option<u32>>| part.map(Option::unwrap_or_default);
+            let major = number(header.device_major()).map_err(fail)?;
+            let minor = number(header.device_minor()).map_err(fail)?;
+            let kind = match kind {
+                tar::EntryType::Char => FileType::CharacterDevice,
+                _ => FileType::BlockDevice,
+            };
+            let device = rustix::fs::makedev(major, minor);
+            node::make_special(&into, &file_name, kind, device, &metadata).map_err(fail)
+        }
+        tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse => {
+            let mut file = node::make_file(&into, &file_name).map_err(fail)?;
+            let bytes = io::copy(entry, &mut file).map_err(fail)?;
+            metadata.apply(&file).map_err(fail)?;
+            copy.count(bytes);
+            Ok(())
+        }
+        other => Err(CopyError::Archive {
+            path: shown,
+            problem: format!(
+                "entries of type {:?} are not supported",
+                other.as_byte() as char
+            ),
+        }),
+    }
+}
+
+/// Owner and mode of an entry: `--chown` counts for what an archive holds, `--chmod` does not.
+fn metadata_of(copy: &Copy<'_>, header: &tar::Header) -> io::Result<Metadata> {
+    let number = |value: u64| u32::try_from(value).map_err(|_| io::Error::other("owner too big"));
+    let found = Metadata {
+        uid: number(header.uid()?)?,
+        gid: number(header.gid()?)?,
+        mode: header.mode()? & 0o7777,
+        modified: Timespec {
+            tv_sec: i64::try_from(header.mtime()?).unwrap_or(0),
+            tv_nsec: 0,
+        },
+    };
+    Ok(copy.rules.apply_to_unpacked(found))
+}

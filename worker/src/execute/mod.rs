@@ -1,0 +1,3 @@
+//! Running a stage.
+
+pub mod copy;

@@ -1,0 +1,437 @@
+//! One command in one container.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use api::public::v1::LogStream;
+use common::plan::{Network, RunOp};
+use common::resources::Resources;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::cgroup::Cgroup;
+use super::network::{DNS_SERVER, NetworkLease};
+use super::probe::Runtime;
+use super::spec::{self, HOSTNAME, NetworkNamespace, Surroundings};
+use super::stubs::{StubKind, Stubs, write_bound_file};
+use super::users::{self, Identity, UnknownUser};
+
+/// How long a runtime may take to end a container that was killed.
+const KILL_GRACE: Duration = Duration::from_secs(10);
+
+/// Bytes that are read from a command at once.
+const OUTPUT_CHUNK_BYTES: usize = 16 * 1024;
+
+/// What to run.
+#[derive(Debug)]
+pub struct RunRequest {
+    /// A name that no other container of this host has: `[a-z0-9-]`.
+    pub id: String,
+    /// The mounted, writable root file system.
+    pub rootfs: PathBuf,
+    /// An empty directory for the runtime's files.
+    pub bundle: PathBuf,
+    /// The command.
+    pub op: RunOp,
+    /// Limits; what is absent comes from the configuration.
+    pub limits: Resources,
+}
+
+/// Some bytes that the command wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputChunk {
+    /// Where to.
+    pub stream: LogStream,
+    /// The bytes, cut anywhere.
+    pub bytes: Vec<u8>,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RunExit {
+    /// Exit code; 128 + signal when a signal ended it.
+    pub code: i32,
+    /// It reached its memory limit and something was killed.
+    pub oom: bool,
+    /// It was ended because its time was over.
+    pub timed_out: bool,
+    /// It was ended because somebody asked.
+    pub cancelled: bool,
+    /// The most memory it had at once, in bytes, where the kernel tells.
+    pub peak_memory_bytes: Option<u64>,
+}
+
+/// A command could not be run at all.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// `USER` names nobody.
+    #[error(transparent)]
+    User(#[from] UnknownUser),
+    /// `--network=host` where it is not allowed.
+    #[error("network mode \"host\" is not allowed on this worker")]
+    HostNetwork,
+    /// A file or directory could not be prepared.
+    #[error("could not prepare the container")]
+    Prepare(#[source] io::Error),
+    /// The runtime could not be started.
+    #[error("could not start {runtime}")]
+    Start {
+        /// The runtime's name.
+        runtime: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The runtime failed before the command began.
+    #[error("{runtime} failed: {message}")]
+    Runtime {
+        /// The runtime's name.
+        runtime: &'static str,
+        /// Its own words.
+        message: String,
+    },
+}
+
+/// What a container needs besides its process; taken back in `finish`.
+struct Prepared {
+    stubs: Stubs,
+    cgroup: Cgroup,
+    log: PathBuf,
+    _network: Option<NetworkLease>,
+}
+
+enum Ended {
+    Itself(std::process::ExitStatus),
+    TimedOut,
+    Cancelled,
+}
+
+impl Runtime {
+    /// Runs a command to its end, or ends it when `cancel` fires or its time is over: then every
+    /// process of the container is killed.
+    ///
+    /// `output` is bounded by its receiver: a command whose output nobody takes waits.
+    pub async fn run(
+        &self,
+        request: RunRequest,
+        output: mpsc::Sender<OutputChunk>,
+        cancel: CancellationToken,
+    ) -> Result<RunExit, RunError> {
+        let runtime = self.clone_for_task();
+        let (request, prepared) = tokio::task::spawn_blocking(move || {
+            let prepared = runtime.prepare(&request)?;
+            Ok::<_, RunError>((request, prepared))
+        })
+        .await
+        .map_err(|error| RunError::Prepare(io::Error::other(error)))??;
+
+        let ended = self.run_prepared(&request, &prepared, output, cancel).await;
+        let runtime = self.clone_for_task();
+        let id = request.id.clone();
+        tokio::task::spawn_blocking(move || {
+            // After a kill the runtime may have left its state; a container that is gone is fine.
+            if !matches!(ended, Ok(Ended::Itself(_))) {
+                runtime.delete(&id);
+            }
+            runtime.finish(prepared, ended)
+        })
+        .await
+        .map_err(|error| RunError::Prepare(io::Error::other(error)))?
+    }
+
+    fn clone_for_task(&self) -> Self {
+        Self {
+            program: self.program.clone(),
+            kind: self.kind,
+            config: self.config.clone(),
+            state: self.state.clone(),
+            network: self.network.clone(),
+            hide_unified: self.hide_unified,
+        }
+    }
+
+    fn prepare(&self, request: &RunRequest) -> Result<Prepared, RunError> {
+        let identity = users::resolve(&request.rootfs, &request.op.user)?;
+        let (namespace, lease) = self.namespace(request.op.network)?;
+        let prepare = RunError::Prepare;
+        let bound = Self::bound_files(request, lease.is_some()).map_err(prepare)?;
+        let mut targets: Vec<(&str, StubKind)> = vec![
+            ("/proc", StubKind::Directory),
+            ("/sys", StubKind::Directory),
+            ("/dev", StubKind::Directory),
+        ];
+        targets.extend(
+            bound
+                .iter()
+                .map(|(_, target)| (target.as_str(), StubKind::File)),
+        );
+        fs::create_dir_all(&self.state).map_err(prepare)?;
+        let memory = request
+            .limits
+            .memory_bytes
+            .unwrap_or(self.config.memory_bytes);
+        let cgroup = Cgroup::make(&request.id, memory).map_err(prepare)?;
+        let stubs = Stubs::make(&request.rootfs, &targets).map_err(prepare)?;
+        make_working_dir(request, &identity)?;
+        let around = Surroundings {
+            rootfs: &request.rootfs,
+            identity: &identity,
+            bound_files: &bound,
+            cgroup_path: &cgroup.container_path(),
+            network: namespace,
+            pids: request.limits.pids.unwrap_or(self.config.pids),
+        };
+        let config = spec::config(&request.op, &around);
+        fs::write(request.bundle.join("config.json"), config.to_string()).map_err(prepare)?;
+        let log = request.bundle.join("runtime.log");
+        Ok(Prepared {
+            stubs,
+            cgroup,
+            log,
+            _network: lease,
+        })
+    }
+
+    fn namespace(
+        &self,
+        network: Network,
+    ) -> Result<(NetworkNamespace, Option<NetworkLease>), RunError> {
+        match (network, &self.network) {
+            (Network::Host, _) if self.config.allow_host_network => {
+                Ok((NetworkNamespace::Host, None))
+            }
+            (Network::Host, _) => Err(RunError::HostNetwork),
+            (Network::Default, Some(pool)) => {
+                let lease = pool.take().map_err(RunError::Prepare)?;
+                Ok((NetworkNamespace::Join(lease.path().to_owned()), Some(lease)))
+            }
+            (Network::None, _) | (Network::Default, None) => Ok((NetworkNamespace::New, None)),
+        }
+    }
+
+    /// Files that the command sees instead of the image's, and never in a layer.
+    fn bound_files(request: &RunRequest, has_slirp: bool) -> io::Result<Vec<(PathBuf, String)>> {
+        let hosts =
+            format!("127.0.0.1\tlocalhost {HOSTNAME}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+        let resolver = match (request.op.network, has_slirp) {
+            (Network::Host, _) => fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
+            (_, true) => format!("nameserver {DNS_SERVER}\n"),
+            (_, false) => String::new(),
+        };
+        let mut files = Vec::new();
+        for (name, target, content, mode) in [
+            ("hosts", "/etc/hosts", hosts.as_str(), 0o644),
+            ("resolv.conf", "/etc/resolv.conf", resolver.as_str(), 0o644),
+        ] {
+            let source = request.bundle.join(name);
+            write_bound_file(&source, content, mode)?;
+            files.push((source, target.to_owned()));
+        }
+        if let Some(script) = &request.op.script {
+            let source = request.bundle.join("script");
+            write_bound_file(&source, &script.content, 0o755)?;
+            files.push((source, script.name.clone()));
+        }
+        Ok(files)
+    }
+
+    async fn run_prepared(
+        &self,
+        request: &RunRequest,
+        prepared: &Prepared,
+        output: mpsc::Sender<OutputChunk>,
+        cancel: CancellationToken,
+    ) -> Result<Ended, RunError> {
+        let start = |source| RunError::Start {
+            runtime: self.name(),
+            source,
+        };
+        let mut command = tokio::process::Command::from(self.command());
+        command
+            .arg("--log")
+            .arg(&prepared.log)
+            .arg("run")
+            .arg("--bundle")
+            .arg(&request.bundle);
+        command.arg(&request.id).kill_on_drop(true);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(start)?;
+        let forward = |pipe, stream| tokio::spawn(forward(pipe, stream, output.clone()));
+        let readers = [
+            child
+                .stdout
+                .take()
+                .map(|pipe| forward(Pipe::Out(pipe), LogStream::Stdout)),
+            child
+                .stderr
+                .take()
+                .map(|pipe| forward(Pipe::Err(pipe), LogStream::Stderr)),
+        ];
+        drop(output);
+        let timeout = request
+            .limits
+            .timeout_secs
+            .unwrap_or(self.config.timeout_secs)
+            .max(1);
+        let ended = tokio::select! {
+            status = child.wait() => Ended::Itself(status.map_err(start)?),
+            () = tokio::time::sleep(Duration::from_secs(timeout)) => Ended::TimedOut,
+            () = cancel.cancelled() => Ended::Cancelled,
+        };
+        if !matches!(ended, Ended::Itself(_)) {
+            self.kill(&request.id).await;
+            if tokio::time::timeout(KILL_GRACE, child.wait())
+                .await
+                .is_err()
+            {
+                tracing::error!(container = request.id, "a killed container does not end");
+                child.kill().await.map_err(start)?;
+            }
+        }
+        // The pipes end with the container's last process.
+        for reader in readers.into_iter().flatten() {
+            if tokio::time::timeout(KILL_GRACE, reader).await.is_err() {
+                tracing::warn!(container = request.id, "output stays open after the end");
+            }
+        }
+        Ok(ended)
+    }
+
+    /// Kills every process of a container: its first process is the init of its pid namespace.
+    async fn kill(&self, id: &str) {
+        let mut command = tokio::process::Command::from(self.command());
+        command.args(["kill", id, "KILL"]).stdin(Stdio::null());
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        // The container may be just starting or just ending: try until the runtime has an answer.
+        for _ in 0..20 {
+            match command.status().await {
+                Ok(status) if status.success() => return,
+                _ => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+
+    fn delete(&self, id: &str) {
+        let mut command = self.command();
+        command.args(["delete", "--force", id]).stdin(Stdio::null());
+        let _ = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    }
+
+    fn finish(
+        &self,
+        prepared: Prepared,
+        ended: Result<Ended, RunError>,
+    ) -> Result<RunExit, RunError> {
+        prepared.stubs.remove().map_err(RunError::Prepare)?;
+        let ended = ended?;
+        let peak_memory_bytes = prepared.cgroup.peak_memory_bytes();
+        let exit = RunExit {
+            peak_memory_bytes,
+            code: 137,
+            ..RunExit::default()
+        };
+        match ended {
+            Ended::TimedOut => Ok(RunExit {
+                timed_out: true,
+                ..exit
+            }),
+            Ended::Cancelled => Ok(RunExit {
+                cancelled: true,
+                ..exit
+            }),
+            Ended::Itself(status) => {
+                use std::os::unix::process::ExitStatusExt;
+                let code = status
+                    .code()
+                    .unwrap_or_else(|| 128 + status.signal().unwrap_or(9));
+                if code != 0
+                    && let Some(message) = runtime_error(&prepared.log)
+                {
+                    return self.explain(code, message, exit);
+                }
+                let oom = code != 0 && prepared.cgroup.out_of_memory();
+                Ok(RunExit { code, oom, ..exit })
+            }
+        }
+    }
+
+    /// The runtime itself wrote an error. A command that is missing or may not be executed is the
+    /// Dockerfile's fault and has the shell's exit codes; all else is the host's.
+    fn explain(&self, code: i32, message: String, exit: RunExit) -> Result<RunExit, RunError> {
+        let lower = message.to_ascii_lowercase();
+        if lower.contains("no such file or directory") || lower.contains("executable file") {
+            return Ok(RunExit { code: 127, ..exit });
+        }
+        if lower.contains("permission denied") || lower.contains("exec format error") {
+            return Ok(RunExit { code: 126, ..exit });
+        }
+        tracing::warn!(code, message, "the container runtime failed");
+        Err(RunError::Runtime {
+            runtime: self.name(),
+            message,
+        })
+    }
+}
+
+/// A WORKDIR that only the base image's configuration names may be missing: it is made for the
+/// user of the command, as BuildKit's executor does.
+fn make_working_dir(request: &RunRequest, identity: &Identity) -> Result<(), RunError> {
+    let op = common::plan::WorkdirOp {
+        path: request.op.working_dir.clone(),
+        owner: format!("{}:{}", identity.uid, identity.gid),
+    };
+    crate::execute::copy::make_workdir(&op, &request.rootfs)
+        .map_err(|error| RunError::Prepare(io::Error::other(error)))
+}
+
+/// The last error in a runtime's log, of either of the formats that crun and runc write.
+fn runtime_error(log: &std::path::Path) -> Option<String> {
+    let text = fs::read_to_string(log).ok()?;
+    let line = text.lines().rev().find(|line| {
+        line.contains("level=error") || line.contains("\"error\"") || !line.contains("level=")
+    })?;
+    let message = match line.split_once("msg=\"") {
+        Some((_, rest)) => rest.strip_suffix('"').unwrap_or(rest),
+        None => line,
+    };
+    let message: String = message.trim().chars().take(500).collect();
+    Some(message).filter(|message| !message.is_empty())
+}
+
+enum Pipe {
+    Out(tokio::process::ChildStdout),
+    Err(tokio::process::ChildStderr),
+}
+
+async fn forward(pipe: Pipe, stream: LogStream, output: mpsc::Sender<OutputChunk>) {
+    let mut pipe: Box<dyn AsyncRead + Send + Unpin> = match pipe {
+        Pipe::Out(pipe) => Box::new(pipe),
+        Pipe::Err(pipe) => Box::new(pipe),
+    };
+    let mut buffer = vec![0; OUTPUT_CHUNK_BYTES];
+    loop {
+        match pipe.read(&mut buffer).await {
+            Ok(0) | Err(_) => return,
+            Ok(count) => {
+                let chunk = OutputChunk {
+                    stream,
+                    bytes: buffer[..count].to_vec(),
+                };
+                if output.send(chunk).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "container_tests.rs"]
+mod tests;

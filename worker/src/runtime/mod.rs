@@ -1,0 +1,23 @@
+//! Running commands in containers, through an OCI runtime.
+//!
+//! The order of things for one RUN: mount points that the container needs and the root file system
+//! lacks are made (`stubs`), the user is looked up (`users`), the OCI configuration is written
+//! (`spec`), a cgroup with the limits is made (`cgroup`), the runtime is started (`container`), and
+//! all of it is taken back so that only the command's own changes stay.
+//!
+//! This is the only module with `unsafe` code (`supervise`).
+
+mod cgroup;
+mod config;
+mod container;
+mod network;
+mod probe;
+mod spec;
+mod stubs;
+pub mod supervise;
+mod users;
+
+pub use config::{DefaultNetwork, RuntimeConfig, RuntimeKind};
+pub use container::{OutputChunk, RunError, RunExit, RunRequest};
+pub use probe::{ProbeError, Runtime};
+pub use users::{Identity, UnknownUser, resolve as resolve_user};

@@ -1,0 +1,230 @@
+//! The default network of a RUN: the internet, through a user-space stack.
+//!
+//! Each network namespace has a tap device served by slirp4netns, which opens ordinary sockets on
+//! behalf of the container and refuses the host's loopback. Rules inside the namespace drop
+//! link-local addresses (cloud metadata) and whatever the operator lists; a container lacks the
+//! capability to change them. Nothing is set up in the host's own network, so nothing can be left
+//! there: the namespace, its rules and its device die with the worker.
+//!
+//! Making one takes tens of milliseconds, so namespaces are kept and used again, one at a time.
+
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The address that slirp4netns answers DNS queries on.
+pub(super) const DNS_SERVER: &str = "10.0.2.3";
+
+/// Namespaces that are not in use.
+#[derive(Debug, Clone)]
+pub(super) struct NetworkPool {
+    free: Arc<Mutex<Vec<Namespace>>>,
+    rules: Arc<str>,
+}
+
+/// A namespace in use; back in the pool when dropped.
+#[derive(Debug)]
+pub(super) struct NetworkLease {
+    namespace: Option<Namespace>,
+    pool: NetworkPool,
+}
+
+#[derive(Debug)]
+struct Namespace {
+    /// Keeps the namespace alive.
+    holder: Child,
+    /// Serves its tap device.
+    stack: Child,
+    path: PathBuf,
+}
+
+impl NetworkPool {
+    /// An empty pool whose namespaces will never reach `deny`.
+    pub(super) fn new(deny: &[String]) -> Self {
+        Self {
+            free: Arc::default(),
+            rules: rules(deny).into(),
+        }
+    }
+
+    /// A namespace that nobody else uses.
+    pub(super) fn take(&self) -> io::Result<NetworkLease> {
+        let free = self
+            .free
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop();
+        let namespace = match free {
+            Some(namespace) => namespace,
+            None => Namespace::make(&self.rules)?,
+        };
+        Ok(NetworkLease {
+            namespace: Some(namespace),
+            pool: self.clone(),
+        })
+    }
+}
+
+impl NetworkLease {
+    /// The path to join it by.
+    pub(super) fn path(&self) -> &Path {
+        // Present until drop.
+        self.namespace
+            .as_ref()
+            .map_or(Path::new("/nonexistent"), |namespace| &namespace.path)
+    }
+}
+
+impl Drop for NetworkLease {
+    fn drop(&mut self) {
+        if let Some(mut namespace) = self.namespace.take()
+            && namespace.is_alive()
+        {
+            self.pool
+                .free
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(namespace);
+        }
+    }
+}
+
+impl Namespace {
+    fn make(rules: &str) -> io::Result<Self> {
+        // Says `x` when it is inside, then waits for the end of its input: ours, so it cannot
+        // outlive this process.
+        let mut holder = Command::new("unshare")
+            .args([
+                "--net",
+                "--",
+                "sh",
+                "-c",
+                "ip link set lo up && echo x && exec cat",
+            ])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut ready = [0; 1];
+        if let Some(output) = holder.stdout.as_mut() {
+            output.read_exact(&mut ready)?;
+        }
+        let pid = holder.id();
+        let mut namespace = Self {
+            stack: start_stack(pid)?,
+            path: PathBuf::from(format!("/proc/{pid}/ns/net")),
+            holder,
+        };
+        namespace.apply(rules)?;
+        Ok(namespace)
+    }
+
+    fn apply(&mut self, rules: &str) -> io::Result<()> {
+        let mut nft = Command::new("nsenter")
+            .arg(format!("--net={}", self.path.display()))
+            .args(["--", "nft", "-f", "-"])
+            .stdin(Stdio::piped())
+            .spawn()?;
+        if let Some(mut input) = nft.stdin.take() {
+            input.write_all(rules.as_bytes())?;
+        }
+        let status = nft.wait()?;
+        if status.success() {
+            Ok(())
+        } else {
+            Err(io::Error::other(format!("nft: {status}")))
+        }
+    }
+
+    fn is_alive(&mut self) -> bool {
+        matches!(
+            (self.holder.try_wait(), self.stack.try_wait()),
+            (Ok(None), Ok(None))
+        )
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        for child in [&mut self.stack, &mut self.holder] {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Starts slirp4netns and waits until the device is up. It ends when the other end of its exit
+/// pipe closes, so it cannot outlive this process either.
+fn start_stack(pid: u32) -> io::Result<Child> {
+    use rustix::pipe::{PipeFlags, pipe_with};
+    let (ready, ready_inner) = pipe_with(PipeFlags::CLOEXEC)?;
+    let name = |fd: &dyn AsRawFd| format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd());
+    // The shell opens the pipe by its name, so that no descriptor has to be inherited.
+    let script = "exec slirp4netns --configure --mtu=65520 --disable-host-loopback \
+                  --ready-fd=3 --exit-fd=0 \"$0\" tap0 3>\"$1\"";
+    let child = Command::new("sh")
+        .args(["-c", script, &pid.to_string(), &name(&ready_inner)])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    wait_until_ready(&ready)?;
+    drop(ready_inner);
+    Ok(child)
+}
+
+fn wait_until_ready(ready: &rustix::fd::OwnedFd) -> io::Result<()> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let limit = Timespec {
+        tv_sec: 10,
+        tv_nsec: 0,
+    };
+    let mut fds = [PollFd::new(ready, PollFlags::IN)];
+    let count = poll(&mut fds, Some(&limit))?;
+    if count == 0 {
+        return Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "slirp4netns did not become ready",
+        ));
+    }
+    Ok(())
+}
+
+fn rules(deny: &[String]) -> String {
+    let mut text = String::from(
+        "table inet slipway {\n  chain output {\n    type filter hook output priority 0; policy accept;\n    \
+         oif \"lo\" accept\n    ip daddr { 127.0.0.0/8, 169.254.0.0/16 } drop\n    \
+         ip6 daddr { ::1/128, fe80::/10 } drop\n",
+    );
+    for network in deny {
+        let family = if network.contains(':') { "ip6" } else { "ip" };
+        text.extend(["    ", family, " daddr ", network, " drop\n"]);
+    }
+    text.push_str("  }\n}\n");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_drop_metadata_and_what_the_operator_lists() {
+        let rules = rules(&["10.1.0.0/16".to_owned(), "fd00::/8".to_owned()]);
+        assert!(rules.contains("169.254.0.0/16"));
+        assert!(rules.contains("ip daddr 10.1.0.0/16 drop"));
+        assert!(rules.contains("ip6 daddr fd00::/8 drop"));
+    }
+
+    #[test]
+    fn a_namespace_is_used_again_and_never_by_two() {
+        let pool = NetworkPool::new(&[]);
+        let first = pool.take().unwrap();
+        let second = pool.take().unwrap();
+        assert_ne!(first.path(), second.path());
+        let path = first.path().to_owned();
+        drop(first);
+        assert_eq!(pool.take().unwrap().path(), path);
+    }
+}
