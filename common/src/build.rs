@@ -64,10 +64,7 @@ impl BuildState {
 
     /// Whether nothing can change any more.
     pub const fn is_terminal(self) -> bool {
-        matches!(
-            self,
-            Self::Succeeded | Self::Failed | Self::Cancelled | Self::Superseded
-        )
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled | Self::Superseded)
     }
 
     /// Moves on, or says why not.
@@ -79,11 +76,7 @@ impl BuildState {
             Self::Running => to.is_terminal(),
             _ => false,
         };
-        if allowed {
-            Ok(to)
-        } else {
-            Err(WrongMove { from: self, to })
-        }
+        if allowed { Ok(to) } else { Err(WrongMove { from: self, to }) }
     }
 }
 
@@ -99,10 +92,7 @@ mod tests {
 
     #[test]
     fn an_ended_build_never_moves() {
-        for from in BuildState::ALL
-            .into_iter()
-            .filter(|state| state.is_terminal())
-        {
+        for from in BuildState::ALL.into_iter().filter(|state| state.is_terminal()) {
             for to in BuildState::ALL {
                 assert_eq!(from.advance(to), Err(WrongMove { from, to }));
             }

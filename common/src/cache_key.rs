@@ -36,10 +36,7 @@ impl KeyBuilder {
 
     /// Adds a part. Order counts.
     pub fn part(&mut self, name: impl Into<String>, value: impl Into<String>) -> &mut Self {
-        self.parts.push(KeyPart {
-            name: name.into(),
-            value: value.into(),
-        });
+        self.parts.push(KeyPart { name: name.into(), value: value.into() });
         self
     }
 
@@ -76,10 +73,7 @@ mod tests {
     fn moving_a_border_between_parts_changes_the_key() {
         assert_ne!(key(&[("ab", "c")]), key(&[("a", "bc")]));
         assert_ne!(key(&[("a", "b"), ("c", "d")]), key(&[("a", "bcd")]));
-        assert_ne!(
-            key(&[("a", "b"), ("c", "d")]),
-            key(&[("c", "d"), ("a", "b")])
-        );
+        assert_ne!(key(&[("a", "b"), ("c", "d")]), key(&[("c", "d"), ("a", "b")]));
         assert_eq!(key(&[("a", "b")]), key(&[("a", "b")]));
     }
 }

@@ -79,15 +79,9 @@ impl TryFrom<String> for ProjectName {
         let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
         let valid = (1..=63).contains(&name.len())
             && name.bytes().next().is_some_and(inner)
-            && name
-                .bytes()
-                .all(|b| inner(b) || matches!(b, b'.' | b'_' | b'-'))
+            && name.bytes().all(|b| inner(b) || matches!(b, b'.' | b'_' | b'-'))
             && !name.contains("..");
-        if valid {
-            Ok(Self(name))
-        } else {
-            Err(InvalidProjectName(name))
-        }
+        if valid { Ok(Self(name)) } else { Err(InvalidProjectName(name)) }
     }
 }
 

@@ -11,10 +11,7 @@ use crate::Digest;
 ///
 /// Names and meaning: OCI image specification, `config.md`; `Healthcheck`, `OnBuild` and `Shell`
 /// come from Docker's image specification 1.2 and are kept by every builder.
-#[expect(
-    clippy::zero_sized_map_values,
-    reason = "OCI writes sets as objects with empty members"
-)]
+#[expect(clippy::zero_sized_map_values, reason = "OCI writes sets as objects with empty members")]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct ContainerConfig {
@@ -25,11 +22,7 @@ pub struct ContainerConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exposed_ports: Option<BTreeMap<String, Empty>>,
     /// `NAME=value`, in order of definition.
-    #[serde(
-        default,
-        deserialize_with = "null_is_default",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<String>,
     /// Absent: inherited none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -91,10 +84,7 @@ pub struct Healthcheck {
     pub retries: i64,
 }
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "the signature that serde asks for"
-)]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
 fn is_zero(number: &i64) -> bool {
     *number == 0
 }
@@ -157,11 +147,7 @@ pub struct ImageDocument {
     #[serde(default)]
     pub os: String,
     /// Version of the operating system.
-    #[serde(
-        default,
-        rename = "os.version",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, rename = "os.version", skip_serializing_if = "Option::is_none")]
     pub os_version: Option<String>,
     /// How a container starts.
     #[serde(default, deserialize_with = "null_is_default")]
@@ -170,11 +156,7 @@ pub struct ImageDocument {
     #[serde(default)]
     pub rootfs: RootFs,
     /// History, oldest first.
-    #[serde(
-        default,
-        deserialize_with = "null_is_default",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<HistoryEntry>,
 }
 

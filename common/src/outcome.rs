@@ -20,13 +20,8 @@ pub enum FailureClass {
 
 impl FailureClass {
     /// Every class.
-    pub const ALL: [Self; 5] = [
-        Self::User,
-        Self::Resource,
-        Self::Registry,
-        Self::Infrastructure,
-        Self::Cancelled,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::User, Self::Resource, Self::Registry, Self::Infrastructure, Self::Cancelled];
 
     /// The name in the database, the API and metrics.
     pub const fn as_str(self) -> &'static str {

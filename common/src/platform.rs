@@ -26,11 +26,7 @@ impl Platform {
     /// The platform that this program was compiled for.
     pub fn host() -> Self {
         let (architecture, variant) = normalise(std::env::consts::ARCH, "");
-        Self {
-            os: std::env::consts::OS.to_owned(),
-            architecture,
-            variant,
-        }
+        Self { os: std::env::consts::OS.to_owned(), architecture, variant }
     }
 }
 
@@ -70,11 +66,7 @@ impl FromStr for Platform {
             _ => return Err(invalid()),
         };
         let (architecture, variant) = normalise(architecture, variant);
-        Ok(Self {
-            os: os.to_owned(),
-            architecture,
-            variant,
-        })
+        Ok(Self { os: os.to_owned(), architecture, variant })
     }
 }
 

@@ -23,9 +23,7 @@ impl StageKind {
 
     /// The kind of this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Stage, Self::Export]
-            .into_iter()
-            .find(|kind| kind.as_str() == name)
+        [Self::Stage, Self::Export].into_iter().find(|kind| kind.as_str() == name)
     }
 }
 
@@ -133,11 +131,7 @@ impl StageState {
             Attached => matches!(to, Succeeded | Failed | Cancelled | Ready | Waiting),
             Succeeded | Failed | Cancelled | Cached | Skipped => false,
         };
-        if allowed {
-            Ok(to)
-        } else {
-            Err(WrongMove { from: self, to })
-        }
+        if allowed { Ok(to) } else { Err(WrongMove { from: self, to }) }
     }
 }
 
@@ -153,10 +147,7 @@ mod tests {
 
     #[test]
     fn an_ended_stage_never_moves() {
-        for from in StageState::ALL
-            .into_iter()
-            .filter(|state| state.is_terminal())
-        {
+        for from in StageState::ALL.into_iter().filter(|state| state.is_terminal()) {
             for to in StageState::ALL {
                 assert_eq!(from.advance(to), Err(WrongMove { from, to }));
             }
@@ -166,10 +157,7 @@ mod tests {
     #[test]
     fn a_parked_stage_gives_no_result_before_it_runs_again() {
         assert!(StageState::Parked.advance(StageState::Succeeded).is_err());
-        assert_eq!(
-            StageState::Parked.advance(StageState::Running),
-            Ok(StageState::Running)
-        );
+        assert_eq!(StageState::Parked.advance(StageState::Running), Ok(StageState::Running));
     }
 
     #[test]

@@ -31,9 +31,7 @@ impl TreePath {
             |part: &[u8]| part.is_empty() || part == b"." || part == b".." || part.contains(&0);
         // Linux refuses longer paths (PATH_MAX), so no tree that can be laid out has one.
         if bytes.len() >= 4096 || (!bytes.is_empty() && bytes.split(|b| *b == b'/').any(bad)) {
-            return Err(InvalidTreePath(
-                String::from_utf8_lossy(&bytes).into_owned(),
-            ));
+            return Err(InvalidTreePath(String::from_utf8_lossy(&bytes).into_owned()));
         }
         Ok(Self(bytes))
     }
@@ -59,11 +57,7 @@ impl TreePath {
 
     /// The last component; empty for the root.
     pub fn file_name(&self) -> &[u8] {
-        let start = self
-            .0
-            .iter()
-            .rposition(|b| *b == b'/')
-            .map_or(0, |slash| slash + 1);
+        let start = self.0.iter().rposition(|b| *b == b'/').map_or(0, |slash| slash + 1);
         &self.0[start..]
     }
 
@@ -209,10 +203,7 @@ pub struct Manifest {
 impl Manifest {
     /// The entry at `path`, by binary search.
     pub fn get(&self, path: &TreePath) -> Option<&Entry> {
-        let found = self
-            .entries
-            .binary_search_by(|entry| entry.path.cmp(path))
-            .ok()?;
+        let found = self.entries.binary_search_by(|entry| entry.path.cmp(path)).ok()?;
         self.entries.get(found)
     }
 

@@ -108,10 +108,7 @@ impl PlannedStage {
             Base::Scratch | Base::Image(_) => None,
         };
         let mut inputs: Vec<StageIndex> = Vec::new();
-        for stage in base
-            .into_iter()
-            .chain(self.steps.iter().filter_map(Step::input_stage))
-        {
+        for stage in base.into_iter().chain(self.steps.iter().filter_map(Step::input_stage)) {
             if !inputs.contains(&stage) {
                 inputs.push(stage);
             }

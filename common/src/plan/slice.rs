@@ -59,9 +59,6 @@ mod tests {
         let one = SliceSelector::new(vec!["/b".into(), "/a".into(), "/b".into()]);
         let other = SliceSelector::new(vec!["/a".into(), "/b".into()]);
         assert_eq!(one.digest(), other.digest());
-        assert_ne!(
-            one.digest(),
-            SliceSelector::new(vec!["/a/b".into()]).digest()
-        );
+        assert_ne!(one.digest(), SliceSelector::new(vec!["/a/b".into()]).digest());
     }
 }

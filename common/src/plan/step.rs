@@ -137,10 +137,7 @@ impl Step {
     /// The stage that this step copies from.
     pub fn input_stage(&self) -> Option<StageIndex> {
         match &self.op {
-            Op::Copy(CopyOp {
-                from: CopyFrom::Stage { stage, .. },
-                ..
-            }) => Some(*stage),
+            Op::Copy(CopyOp { from: CopyFrom::Stage { stage, .. }, .. }) => Some(*stage),
             _ => None,
         }
     }

@@ -49,9 +49,7 @@ impl Problem {
 
     /// The code without the prefix.
     pub fn code(&self) -> &str {
-        self.kind
-            .strip_prefix("urn:slipway:problem:")
-            .unwrap_or(&self.kind)
+        self.kind.strip_prefix("urn:slipway:problem:").unwrap_or(&self.kind)
     }
 }
 

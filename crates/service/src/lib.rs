@@ -1,1 +1,5 @@
-//! What both daemons need: lifecycle, telemetry, health, configuration loading.
+//! What both daemons need: configuration, lifecycle, logs.
+
+pub mod config;
+pub mod lifecycle;
+pub mod telemetry;

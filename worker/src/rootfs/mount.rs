@@ -47,9 +47,7 @@ pub fn mount_readonly(lowers: &[PathBuf], at: &Path) -> io::Result<Mount> {
         }
         [only] => {
             mount_bind_recursive(only, at)?;
-            let mount = Mount {
-                path: at.to_owned(),
-            };
+            let mount = Mount { path: at.to_owned() };
             mount_remount(
                 at,
                 rustix::mount::MountFlags::BIND | rustix::mount::MountFlags::RDONLY,
@@ -115,21 +113,9 @@ fn attach(
     attributes: MountAttrFlags,
     at: &Path,
 ) -> io::Result<Mount> {
-    let mounted = fsmount(
-        filesystem.as_fd(),
-        FsMountFlags::FSMOUNT_CLOEXEC,
-        attributes,
-    )?;
-    move_mount(
-        mounted.as_fd(),
-        "",
-        rustix::fs::CWD,
-        at,
-        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
-    )?;
-    let mount = Mount {
-        path: at.to_owned(),
-    };
+    let mounted = fsmount(filesystem.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    move_mount(mounted.as_fd(), "", rustix::fs::CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    let mount = Mount { path: at.to_owned() };
     // Otherwise a copy of the mount in another mount namespace could keep it, or answer an
     // unmount here with one there.
     mount_change(at, MountPropagationFlags::PRIVATE)?;

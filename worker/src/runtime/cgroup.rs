@@ -7,57 +7,84 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Where the kernel's hierarchies are mounted.
 const MOUNT: &str = "/sys/fs/cgroup";
 
-/// The cgroup that all of a worker's containers share, below each hierarchy's root.
-const PARENT: &str = "slipway";
+/// The cgroup that holds those of one worker's containers, in every hierarchy. Dropping it removes
+/// it.
+#[derive(Debug)]
+pub(super) struct Parent {
+    name: String,
+    unified: bool,
+}
+
+impl Parent {
+    /// The parent for the worker whose files are in `scratch`. The name depends on that path alone,
+    /// so that what a killed worker left is found, and removed, by the next one.
+    pub(super) fn make(scratch: &Path) -> io::Result<Self> {
+        let scratch = scratch.canonicalize()?;
+        let digest = common::Digest::of(scratch.as_os_str().as_encoded_bytes());
+        let unified = Path::new(MOUNT).join("cgroup.controllers").exists();
+        let parent = Self { name: format!("slipway-{}", digest.short()), unified };
+        parent.remove();
+        let directory = parent.directory();
+        fs::create_dir_all(&directory)?;
+        if unified {
+            for directory in [Path::new(MOUNT), &directory] {
+                enable_controllers(directory);
+            }
+        }
+        Ok(parent)
+    }
+
+    /// Where the memory limits are.
+    fn directory(&self) -> PathBuf {
+        let hierarchy = if self.unified { MOUNT.into() } else { Path::new(MOUNT).join("memory") };
+        hierarchy.join(&self.name)
+    }
+
+    /// Removes it with all that is below and holds no process.
+    fn remove(&self) {
+        for hierarchy in hierarchies(self.unified) {
+            remove_tree(&hierarchy.join(&self.name));
+        }
+    }
+}
+
+impl Drop for Parent {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
 
 /// The cgroup of one container. Dropping it removes it.
 #[derive(Debug)]
 pub(super) struct Cgroup {
+    parent: Arc<Parent>,
     memory: PathBuf,
     id: String,
-    unified: bool,
 }
 
 impl Cgroup {
     /// Makes the cgroup `id`, with at most `memory_bytes` (0: no limit).
-    pub(super) fn make(id: &str, memory_bytes: u64) -> io::Result<Self> {
-        let unified = Path::new(MOUNT).join("cgroup.controllers").exists();
-        let memory = if unified {
-            let parent = Path::new(MOUNT).join(PARENT);
-            fs::create_dir_all(&parent)?;
-            for directory in [Path::new(MOUNT), &parent] {
-                enable_controllers(directory);
-            }
-            parent.join(id)
-        } else {
-            Path::new(MOUNT).join("memory").join(PARENT).join(id)
-        };
+    pub(super) fn make(parent: &Arc<Parent>, id: &str, memory_bytes: u64) -> io::Result<Self> {
+        let unified = parent.unified;
+        let memory = parent.directory().join(id);
         fs::create_dir_all(&memory)?;
-        let cgroup = Self {
-            memory,
-            id: id.to_owned(),
-            unified,
-        };
+        let cgroup = Self { parent: Arc::clone(parent), memory, id: id.to_owned() };
         if unified {
             enable_controllers(&cgroup.memory);
         }
         if memory_bytes > 0 {
-            let file = if unified {
-                "memory.max"
-            } else {
-                "memory.limit_in_bytes"
-            };
+            let file = if unified { "memory.max" } else { "memory.limit_in_bytes" };
             fs::write(cgroup.memory.join(file), memory_bytes.to_string())?;
             // Swapping would make the limit meaningless; kernels without swap accounting lack it.
-            let (swap, value) = if unified {
-                ("memory.swap.max", "0".to_owned())
-            } else {
-                ("memory.memsw.limit_in_bytes", memory_bytes.to_string())
-            };
+            // On v1 swapping is turned off rather than limited: with a limit of memory and swap
+            // together the kernel does not count that the limit was reached.
+            let (swap, value) =
+                if unified { ("memory.swap.max", "0") } else { ("memory.swappiness", "0") };
             let swap = cgroup.memory.join(swap);
             if swap.exists() {
                 fs::write(swap, value)?;
@@ -68,28 +95,22 @@ impl Cgroup {
 
     /// The path to give to the runtime, below the hierarchies' roots.
     pub(super) fn container_path(&self) -> String {
-        format!("/{PARENT}/{}/container", self.id)
+        format!("/{}/{}/container", self.parent.name, self.id)
     }
 
     /// Whether the memory limit was hit so that something was killed.
     pub(super) fn out_of_memory(&self) -> bool {
-        if self.unified {
+        if self.parent.unified {
             return self.counter("memory.events", "oom_kill") > 0;
         }
         // On v1 the kill is counted where the victim was, in a cgroup that is gone by now; what
         // stays is that the limit was reached.
-        self.counter("memory.oom_control", "oom_kill") > 0
-            || self.number("memory.failcnt") > 0
-            || self.number("memory.memsw.failcnt") > 0
+        self.counter("memory.oom_control", "oom_kill") > 0 || self.number("memory.failcnt") > 0
     }
 
     /// The most memory that was in use at once, in bytes, where the kernel tells.
     pub(super) fn peak_memory_bytes(&self) -> Option<u64> {
-        let file = if self.unified {
-            "memory.peak"
-        } else {
-            "memory.max_usage_in_bytes"
-        };
+        let file = if self.parent.unified { "memory.peak" } else { "memory.max_usage_in_bytes" };
         Some(self.number(file)).filter(|bytes| *bytes > 0)
     }
 
@@ -113,15 +134,24 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        for hierarchy in hierarchies(self.unified) {
-            let parent = hierarchy.join(PARENT);
-            let own = parent.join(&self.id);
-            // Children first. An error means that it never was, or that somebody else uses it.
-            for directory in [own.join("container"), own, parent] {
-                let _ = fs::remove_dir(directory);
-            }
+        for hierarchy in hierarchies(self.parent.unified) {
+            remove_tree(&hierarchy.join(&self.parent.name).join(&self.id));
         }
     }
+}
+
+/// Removes a cgroup, children first. An error means that it never was, or that a process is left
+/// in it, which the runtime has been told to kill.
+fn remove_tree(directory: &Path) {
+    let Ok(entries) = fs::read_dir(directory) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_tree(&entry.path());
+        }
+    }
+    let _ = fs::remove_dir(directory);
 }
 
 /// Lets the children of a v2 cgroup have limits. A controller that the kernel lacks is no reason
@@ -149,11 +179,17 @@ mod tests {
     #[test]
     fn a_cgroup_is_gone_when_dropped() {
         let id = format!("test-{}", uuid::Uuid::now_v7().simple());
-        let cgroup = Cgroup::make(&id, 64 << 20).unwrap();
+        let scratch = tempfile::tempdir().unwrap();
+        let parent = Arc::new(Parent::make(scratch.path()).unwrap());
+        let cgroup = Cgroup::make(&parent, &id, 64 << 20).unwrap();
         let path = cgroup.memory.clone();
         assert!(path.is_dir());
         assert!(!cgroup.out_of_memory());
         drop(cgroup);
         assert!(!path.exists());
+        let directory = parent.directory();
+        assert!(directory.is_dir());
+        drop(parent);
+        assert!(!directory.exists());
     }
 }

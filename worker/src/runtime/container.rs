@@ -121,7 +121,7 @@ impl Runtime {
         output: mpsc::Sender<OutputChunk>,
         cancel: CancellationToken,
     ) -> Result<RunExit, RunError> {
-        let runtime = self.clone_for_task();
+        let runtime = self.clone();
         let (request, prepared) = tokio::task::spawn_blocking(move || {
             let prepared = runtime.prepare(&request)?;
             Ok::<_, RunError>((request, prepared))
@@ -130,7 +130,7 @@ impl Runtime {
         .map_err(|error| RunError::Prepare(io::Error::other(error)))??;
 
         let ended = self.run_prepared(&request, &prepared, output, cancel).await;
-        let runtime = self.clone_for_task();
+        let runtime = self.clone();
         let id = request.id.clone();
         tokio::task::spawn_blocking(move || {
             // After a kill the runtime may have left its state; a container that is gone is fine.
@@ -143,17 +143,6 @@ impl Runtime {
         .map_err(|error| RunError::Prepare(io::Error::other(error)))?
     }
 
-    fn clone_for_task(&self) -> Self {
-        Self {
-            program: self.program.clone(),
-            kind: self.kind,
-            config: self.config.clone(),
-            state: self.state.clone(),
-            network: self.network.clone(),
-            hide_unified: self.hide_unified,
-        }
-    }
-
     fn prepare(&self, request: &RunRequest) -> Result<Prepared, RunError> {
         let identity = users::resolve(&request.rootfs, &request.op.user)?;
         let (namespace, lease) = self.namespace(request.op.network)?;
@@ -164,17 +153,10 @@ impl Runtime {
             ("/sys", StubKind::Directory),
             ("/dev", StubKind::Directory),
         ];
-        targets.extend(
-            bound
-                .iter()
-                .map(|(_, target)| (target.as_str(), StubKind::File)),
-        );
+        targets.extend(bound.iter().map(|(_, target)| (target.as_str(), StubKind::File)));
         fs::create_dir_all(&self.state).map_err(prepare)?;
-        let memory = request
-            .limits
-            .memory_bytes
-            .unwrap_or(self.config.memory_bytes);
-        let cgroup = Cgroup::make(&request.id, memory).map_err(prepare)?;
+        let memory = request.limits.memory_bytes.unwrap_or(self.config.memory_bytes);
+        let cgroup = Cgroup::make(&self.cgroups, &request.id, memory).map_err(prepare)?;
         let stubs = Stubs::make(&request.rootfs, &targets).map_err(prepare)?;
         make_working_dir(request, &identity)?;
         let around = Surroundings {
@@ -188,12 +170,7 @@ impl Runtime {
         let config = spec::config(&request.op, &around);
         fs::write(request.bundle.join("config.json"), config.to_string()).map_err(prepare)?;
         let log = request.bundle.join("runtime.log");
-        Ok(Prepared {
-            stubs,
-            cgroup,
-            log,
-            _network: lease,
-        })
+        Ok(Prepared { stubs, cgroup, log, _network: lease })
     }
 
     fn namespace(
@@ -246,40 +223,19 @@ impl Runtime {
         output: mpsc::Sender<OutputChunk>,
         cancel: CancellationToken,
     ) -> Result<Ended, RunError> {
-        let start = |source| RunError::Start {
-            runtime: self.name(),
-            source,
-        };
+        let start = |source| RunError::Start { runtime: self.name(), source };
         let mut command = tokio::process::Command::from(self.command());
-        command
-            .arg("--log")
-            .arg(&prepared.log)
-            .arg("run")
-            .arg("--bundle")
-            .arg(&request.bundle);
+        command.arg("--log").arg(&prepared.log).arg("run").arg("--bundle").arg(&request.bundle);
         command.arg(&request.id).kill_on_drop(true);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(start)?;
         let forward = |pipe, stream| tokio::spawn(forward(pipe, stream, output.clone()));
         let readers = [
-            child
-                .stdout
-                .take()
-                .map(|pipe| forward(Pipe::Out(pipe), LogStream::Stdout)),
-            child
-                .stderr
-                .take()
-                .map(|pipe| forward(Pipe::Err(pipe), LogStream::Stderr)),
+            child.stdout.take().map(|pipe| forward(Pipe::Out(pipe), LogStream::Stdout)),
+            child.stderr.take().map(|pipe| forward(Pipe::Err(pipe), LogStream::Stderr)),
         ];
         drop(output);
-        let timeout = request
-            .limits
-            .timeout_secs
-            .unwrap_or(self.config.timeout_secs)
-            .max(1);
+        let timeout = request.limits.timeout_secs.unwrap_or(self.config.timeout_secs).max(1);
         let ended = tokio::select! {
             status = child.wait() => Ended::Itself(status.map_err(start)?),
             () = tokio::time::sleep(Duration::from_secs(timeout)) => Ended::TimedOut,
@@ -287,10 +243,7 @@ impl Runtime {
         };
         if !matches!(ended, Ended::Itself(_)) {
             self.kill(&request.id).await;
-            if tokio::time::timeout(KILL_GRACE, child.wait())
-                .await
-                .is_err()
-            {
+            if tokio::time::timeout(KILL_GRACE, child.wait()).await.is_err() {
                 tracing::error!(container = request.id, "a killed container does not end");
                 child.kill().await.map_err(start)?;
             }
@@ -332,25 +285,13 @@ impl Runtime {
         prepared.stubs.remove().map_err(RunError::Prepare)?;
         let ended = ended?;
         let peak_memory_bytes = prepared.cgroup.peak_memory_bytes();
-        let exit = RunExit {
-            peak_memory_bytes,
-            code: 137,
-            ..RunExit::default()
-        };
+        let exit = RunExit { peak_memory_bytes, code: 137, ..RunExit::default() };
         match ended {
-            Ended::TimedOut => Ok(RunExit {
-                timed_out: true,
-                ..exit
-            }),
-            Ended::Cancelled => Ok(RunExit {
-                cancelled: true,
-                ..exit
-            }),
+            Ended::TimedOut => Ok(RunExit { timed_out: true, ..exit }),
+            Ended::Cancelled => Ok(RunExit { cancelled: true, ..exit }),
             Ended::Itself(status) => {
                 use std::os::unix::process::ExitStatusExt;
-                let code = status
-                    .code()
-                    .unwrap_or_else(|| 128 + status.signal().unwrap_or(9));
+                let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(9));
                 if code != 0
                     && let Some(message) = runtime_error(&prepared.log)
                 {
@@ -373,10 +314,7 @@ impl Runtime {
             return Ok(RunExit { code: 126, ..exit });
         }
         tracing::warn!(code, message, "the container runtime failed");
-        Err(RunError::Runtime {
-            runtime: self.name(),
-            message,
-        })
+        Err(RunError::Runtime { runtime: self.name(), message })
     }
 }
 
@@ -420,10 +358,7 @@ async fn forward(pipe: Pipe, stream: LogStream, output: mpsc::Sender<OutputChunk
         match pipe.read(&mut buffer).await {
             Ok(0) | Err(_) => return,
             Ok(count) => {
-                let chunk = OutputChunk {
-                    stream,
-                    bytes: buffer[..count].to_vec(),
-                };
+                let chunk = OutputChunk { stream, bytes: buffer[..count].to_vec() };
                 if output.send(chunk).await.is_err() {
                     return;
                 }

@@ -43,27 +43,17 @@ struct Namespace {
 impl NetworkPool {
     /// An empty pool whose namespaces will never reach `deny`.
     pub(super) fn new(deny: &[String]) -> Self {
-        Self {
-            free: Arc::default(),
-            rules: rules(deny).into(),
-        }
+        Self { free: Arc::default(), rules: rules(deny).into() }
     }
 
     /// A namespace that nobody else uses.
     pub(super) fn take(&self) -> io::Result<NetworkLease> {
-        let free = self
-            .free
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop();
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let namespace = match free {
             Some(namespace) => namespace,
             None => Namespace::make(&self.rules)?,
         };
-        Ok(NetworkLease {
-            namespace: Some(namespace),
-            pool: self.clone(),
-        })
+        Ok(NetworkLease { namespace: Some(namespace), pool: self.clone() })
     }
 }
 
@@ -71,9 +61,7 @@ impl NetworkLease {
     /// The path to join it by.
     pub(super) fn path(&self) -> &Path {
         // Present until drop.
-        self.namespace
-            .as_ref()
-            .map_or(Path::new("/nonexistent"), |namespace| &namespace.path)
+        self.namespace.as_ref().map_or(Path::new("/nonexistent"), |namespace| &namespace.path)
     }
 }
 
@@ -82,11 +70,7 @@ impl Drop for NetworkLease {
         if let Some(mut namespace) = self.namespace.take()
             && namespace.is_alive()
         {
-            self.pool
-                .free
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(namespace);
+            self.pool.free.lock().unwrap_or_else(PoisonError::into_inner).push(namespace);
         }
     }
 }
@@ -96,13 +80,7 @@ impl Namespace {
         // Says `x` when it is inside, then waits for the end of its input: ours, so it cannot
         // outlive this process.
         let mut holder = Command::new("unshare")
-            .args([
-                "--net",
-                "--",
-                "sh",
-                "-c",
-                "ip link set lo up && echo x && exec cat",
-            ])
+            .args(["--net", "--", "sh", "-c", "ip link set lo up && echo x && exec cat"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -130,18 +108,11 @@ impl Namespace {
             input.write_all(rules.as_bytes())?;
         }
         let status = nft.wait()?;
-        if status.success() {
-            Ok(())
-        } else {
-            Err(io::Error::other(format!("nft: {status}")))
-        }
+        if status.success() { Ok(()) } else { Err(io::Error::other(format!("nft: {status}"))) }
     }
 
     fn is_alive(&mut self) -> bool {
-        matches!(
-            (self.holder.try_wait(), self.stack.try_wait()),
-            (Ok(None), Ok(None))
-        )
+        matches!((self.holder.try_wait(), self.stack.try_wait()), (Ok(None), Ok(None)))
     }
 }
 
@@ -176,17 +147,11 @@ fn start_stack(pid: u32) -> io::Result<Child> {
 
 fn wait_until_ready(ready: &rustix::fd::OwnedFd) -> io::Result<()> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let limit = Timespec {
-        tv_sec: 10,
-        tv_nsec: 0,
-    };
+    let limit = Timespec { tv_sec: 10, tv_nsec: 0 };
     let mut fds = [PollFd::new(ready, PollFlags::IN)];
     let count = poll(&mut fds, Some(&limit))?;
     if count == 0 {
-        return Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            "slirp4netns did not become ready",
-        ));
+        return Err(io::Error::new(io::ErrorKind::TimedOut, "slirp4netns did not become ready"));
     }
     Ok(())
 }

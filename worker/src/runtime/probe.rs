@@ -4,12 +4,14 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 
+use super::cgroup::{Cgroup, Parent};
 use super::config::{DefaultNetwork, RuntimeConfig, RuntimeKind};
 use super::network::NetworkPool;
 
 /// An OCI runtime that is known to work on this host.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Runtime {
     pub(super) program: PathBuf,
     pub(super) kind: RuntimeKind,
@@ -17,6 +19,7 @@ pub struct Runtime {
     /// Where the runtime keeps its containers' state.
     pub(super) state: PathBuf,
     pub(super) network: Option<NetworkPool>,
+    pub(super) cgroups: Arc<Parent>,
     /// Whether the runtime has to be kept from seeing the v2 tree of a hybrid host.
     pub(super) hide_unified: bool,
 }
@@ -32,6 +35,9 @@ pub enum ProbeError {
         "runtime.network = \"slirp\" needs the program {0}: install it (Debian: apt-get install slirp4netns nftables iproute2)"
     )]
     NoNetwork(&'static str),
+    /// Cgroups cannot be made: limits would not hold.
+    #[error("cannot make a cgroup below /sys/fs/cgroup: run as root, or delegate it")]
+    Cgroup(#[source] io::Error),
     /// The probe itself failed.
     #[error("could not prepare the probe container")]
     Prepare(#[source] io::Error),
@@ -47,6 +53,7 @@ impl Runtime {
             RuntimeKind::Runc => &[RuntimeKind::Runc],
         };
         let network = network_pool(config)?;
+        let cgroups = Arc::new(Parent::make(scratch).map_err(ProbeError::Cgroup)?);
         let mut problems = Vec::new();
         for kind in kinds {
             let name = program_name(*kind);
@@ -61,11 +68,8 @@ impl Runtime {
                 },
             };
             // Only crun refuses hybrid hosts; hiding the v2 tree from it is enough.
-            let attempts: &[bool] = if *kind == RuntimeKind::Crun && is_hybrid() {
-                &[false, true]
-            } else {
-                &[false]
-            };
+            let attempts: &[bool] =
+                if *kind == RuntimeKind::Crun && is_hybrid() { &[false, true] } else { &[false] };
             for hide_unified in attempts {
                 let runtime = Self {
                     program: program.clone(),
@@ -73,6 +77,7 @@ impl Runtime {
                     config: config.clone(),
                     state: scratch.join("runtime"),
                     network: None,
+                    cgroups: Arc::clone(&cgroups),
                     hide_unified: *hide_unified,
                 };
                 match runtime.try_out(scratch).map_err(ProbeError::Prepare)? {
@@ -102,9 +107,7 @@ impl Runtime {
         let mut command = if self.hide_unified {
             let mut shell = Command::new("unshare");
             shell.args(["--mount", "--propagation", "slave", "--", "sh", "-c"]);
-            shell
-                .arg("umount /sys/fs/cgroup/unified && exec \"$0\" \"$@\"")
-                .arg(&self.program);
+            shell.arg("umount /sys/fs/cgroup/unified && exec \"$0\" \"$@\"").arg(&self.program);
             shell
         } else {
             Command::new(&self.program)
@@ -119,19 +122,14 @@ impl Runtime {
     /// Runs a container whose only program does not exist. A runtime that works says just that,
     /// after it has set up everything else.
     fn try_out(&self, scratch: &Path) -> io::Result<Result<(), String>> {
-        let bundle = tempfile::Builder::new()
-            .prefix("probe-")
-            .tempdir_in(scratch)?;
+        let bundle = tempfile::Builder::new().prefix("probe-").tempdir_in(scratch)?;
         let rootfs = bundle.path().join("rootfs");
         for directory in ["proc", "sys", "dev"] {
             fs::create_dir_all(rootfs.join(directory))?;
         }
         fs::create_dir_all(&self.state)?;
         let id = format!("probe-{}", uuid::Uuid::now_v7().simple());
-        let cgroup = match super::cgroup::Cgroup::make(&id, 0) {
-            Ok(cgroup) => cgroup,
-            Err(error) => return Ok(Err(format!("cannot make a cgroup: {error}"))),
-        };
+        let cgroup = Cgroup::make(&self.cgroups, &id, 0)?;
         let op = common::plan::RunOp {
             argv: vec!["/slipway-probe-no-such-program".to_owned()],
             env: Vec::new(),
@@ -164,10 +162,7 @@ impl Runtime {
             .arg(&id)
             .stdin(Stdio::null())
             .output()?;
-        self.command()
-            .args(["delete", "--force", &id])
-            .stderr(Stdio::null())
-            .output()?;
+        self.command().args(["delete", "--force", &id]).stderr(Stdio::null()).output()?;
         drop(cgroup);
         Ok(judge(&output))
     }
@@ -178,13 +173,7 @@ fn judge(output: &Output) -> Result<(), String> {
     if text.contains("slipway-probe-no-such-program") {
         return Ok(());
     }
-    let first: String = text
-        .lines()
-        .next()
-        .unwrap_or("no message")
-        .chars()
-        .take(300)
-        .collect();
+    let first: String = text.lines().next().unwrap_or("no message").chars().take(300).collect();
     Err(format!("{first} ({})", output.status))
 }
 
@@ -200,9 +189,8 @@ fn network_pool(config: &RuntimeConfig) -> Result<Option<NetworkPool>, ProbeErro
     if wanted == DefaultNetwork::Isolated {
         return Ok(None);
     }
-    let missing = ["slirp4netns", "nft", "ip"]
-        .into_iter()
-        .find(|name| find_program(name).is_none());
+    let missing =
+        ["slirp4netns", "nft", "ip"].into_iter().find(|name| find_program(name).is_none());
     match (missing, wanted) {
         (None, _) => Ok(Some(NetworkPool::new(&config.deny_networks))),
         (Some(name), DefaultNetwork::Slirp) => Err(ProbeError::NoNetwork(name)),
@@ -232,10 +220,7 @@ mod tests {
     fn each_installed_runtime_passes_the_probe() {
         for kind in [RuntimeKind::Crun, RuntimeKind::Runc] {
             let scratch = tempfile::tempdir().unwrap();
-            let config = RuntimeConfig {
-                kind,
-                ..RuntimeConfig::default()
-            };
+            let config = RuntimeConfig { kind, ..RuntimeConfig::default() };
             let runtime = Runtime::probe(&config, scratch.path()).unwrap();
             assert_eq!(runtime.name(), program_name(kind));
         }

@@ -41,13 +41,8 @@ const MASKED: [&str; 10] = [
     "/sys/firmware",
 ];
 
-const READ_ONLY: [&str; 5] = [
-    "/proc/bus",
-    "/proc/fs",
-    "/proc/irq",
-    "/proc/sys",
-    "/proc/sysrq-trigger",
-];
+const READ_ONLY: [&str; 5] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// `PATH` where the image has none: what BuildKit supplies.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -127,12 +122,7 @@ fn environment(op: &RunOp, identity: &Identity) -> Vec<String> {
         variables.push(format!("PATH={DEFAULT_PATH}"));
     }
     let unkeyed = op.unkeyed_env.iter().filter(|(name, _)| !has(name));
-    variables.extend(
-        op.env
-            .iter()
-            .chain(unkeyed)
-            .map(|(name, value)| format!("{name}={value}")),
-    );
+    variables.extend(op.env.iter().chain(unkeyed).map(|(name, value)| format!("{name}={value}")));
     if !has("HOME") {
         variables.push(format!("HOME={}", identity.home));
     }
@@ -189,10 +179,8 @@ fn device_rules() -> Value {
 }
 
 fn namespaces(network: &NetworkNamespace) -> Vec<Value> {
-    let mut namespaces: Vec<Value> = ["pid", "ipc", "uts", "mount", "cgroup"]
-        .iter()
-        .map(|kind| json!({"type": kind}))
-        .collect();
+    let mut namespaces: Vec<Value> =
+        ["pid", "ipc", "uts", "mount", "cgroup"].iter().map(|kind| json!({"type": kind})).collect();
     match network {
         NetworkNamespace::New => namespaces.push(json!({"type": "network"})),
         NetworkNamespace::Join(path) => {
@@ -211,10 +199,7 @@ mod tests {
     fn op(env: &[(&str, &str)]) -> RunOp {
         RunOp {
             argv: vec!["/bin/sh".into()],
-            env: env
-                .iter()
-                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-                .collect(),
+            env: env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
             unkeyed_env: vec![("http_proxy".into(), "p".into())],
             working_dir: "/".into(),
             user: String::new(),
@@ -225,19 +210,13 @@ mod tests {
 
     #[test]
     fn path_and_home_are_supplied_only_where_missing() {
-        let identity = Identity {
-            uid: 0,
-            gid: 0,
-            additional_gids: Vec::new(),
-            home: "/root".to_owned(),
-        };
+        let identity =
+            Identity { uid: 0, gid: 0, additional_gids: Vec::new(), home: "/root".to_owned() };
         let plain = environment(&op(&[("A", "1")]), &identity);
         let path = format!("PATH={DEFAULT_PATH}");
         assert_eq!(plain, [path.as_str(), "A=1", "http_proxy=p", "HOME=/root"]);
-        let given = environment(
-            &op(&[("PATH", "/x"), ("HOME", "/y"), ("http_proxy", "q")]),
-            &identity,
-        );
+        let given =
+            environment(&op(&[("PATH", "/x"), ("HOME", "/y"), ("http_proxy", "q")]), &identity);
         assert_eq!(given, ["PATH=/x", "HOME=/y", "http_proxy=q"]);
     }
 }

@@ -34,10 +34,7 @@ impl Stubs {
     /// Makes what is missing of `targets`: absolute paths in the root file system at `rootfs`.
     pub(super) fn make(rootfs: &Path, targets: &[(&str, StubKind)]) -> io::Result<Self> {
         let root = OwnedFd::from(File::open(rootfs)?);
-        let mut stubs = Self {
-            root,
-            made: Vec::new(),
-        };
+        let mut stubs = Self { root, made: Vec::new() };
         for (target, kind) in targets {
             stubs.make_one(Path::new(target.trim_start_matches('/')), *kind)?;
         }
@@ -112,14 +109,8 @@ fn times_of(directory: &impl AsFd) -> io::Result<Timestamps> {
     let stat = rustix::fs::fstat(directory)?;
     let nanos = |value: u64| i64::try_from(value).unwrap_or(0);
     Ok(Timestamps {
-        last_access: Timespec {
-            tv_sec: stat.st_atime,
-            tv_nsec: nanos(stat.st_atime_nsec),
-        },
-        last_modification: Timespec {
-            tv_sec: stat.st_mtime,
-            tv_nsec: nanos(stat.st_mtime_nsec),
-        },
+        last_access: Timespec { tv_sec: stat.st_atime, tv_nsec: nanos(stat.st_atime_nsec) },
+        last_modification: Timespec { tv_sec: stat.st_mtime, tv_nsec: nanos(stat.st_mtime_nsec) },
     })
 }
 
@@ -150,14 +141,9 @@ mod tests {
         assert!(root.path().join("dev/pipes/x").is_file());
         stubs.remove().unwrap();
         let after = fs::metadata(root.path()).unwrap();
-        assert_eq!(
-            (before.mtime(), before.mtime_nsec()),
-            (after.mtime(), after.mtime_nsec())
-        );
-        let names: Vec<_> = fs::read_dir(root.path())
-            .unwrap()
-            .map(|e| e.unwrap().file_name())
-            .collect();
+        assert_eq!((before.mtime(), before.mtime_nsec()), (after.mtime(), after.mtime_nsec()));
+        let names: Vec<_> =
+            fs::read_dir(root.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(names, ["etc"]);
         assert_eq!(fs::read_dir(root.path().join("etc")).unwrap().count(), 0);
     }

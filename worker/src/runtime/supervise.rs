@@ -7,10 +7,7 @@
 //! mount namespace.
 //!
 //! The first process only reaps and passes signals on to the worker proper, its only own child.
-#![expect(
-    unsafe_code,
-    reason = "unshare and prctl have no safe form in the standard library"
-)]
+#![expect(unsafe_code, reason = "unshare and prctl have no safe form in the standard library")]
 
 use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -58,10 +55,7 @@ pub fn supervise() -> io::Result<ExitCode> {
     // descriptor table stays shared as it is.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::NEWPID)? };
     // Mounts of the host still arrive; ours never leave.
-    mount_change(
-        "/",
-        MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC,
-    )?;
+    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
     // crun refuses hosts whose v2 tree lies beside v1 controllers; nobody here needs that tree.
     if std::path::Path::new("/sys/fs/cgroup/unified").is_dir() {
         let _ = unmount("/sys/fs/cgroup/unified", UnmountFlags::DETACH);
@@ -85,9 +79,7 @@ pub fn init() -> io::Result<ExitCode> {
 
 fn start_as(role: &str) -> io::Result<Pid> {
     let mut command = Command::new(std::env::current_exe()?);
-    command
-        .args(std::env::args_os().skip(1))
-        .env(ROLE_VARIABLE, role);
+    command.args(std::env::args_os().skip(1)).env(ROLE_VARIABLE, role);
     // SAFETY: only async-signal-safe system calls between fork and exec.
     unsafe {
         command.pre_exec(|| {
@@ -108,9 +100,7 @@ fn pass_on_until_end(child: Pid) -> ExitCode {
         match wait(WaitOptions::empty()) {
             Ok(Some((pid, status))) if pid == child => {
                 let status = std::process::ExitStatus::from_raw(status.as_raw());
-                let code = status
-                    .code()
-                    .unwrap_or_else(|| 128 + status.signal().unwrap_or(9));
+                let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(9));
                 return ExitCode::from(u8::try_from(code).unwrap_or(1));
             }
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -121,30 +111,25 @@ fn pass_on_until_end(child: Pid) -> ExitCode {
 
 /// A thread that waits for signals, so that no code runs inside a signal handler.
 fn pass_signals_to(child: Pid) {
-    let started = std::thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_io()
-                .build();
-            let Ok(runtime) = runtime else { return };
-            runtime.block_on(async move {
-                use tokio::signal::unix::{SignalKind, signal};
-                let (Ok(mut terminate), Ok(mut interrupt)) = (
-                    signal(SignalKind::terminate()),
-                    signal(SignalKind::interrupt()),
-                ) else {
-                    return;
+    let started = std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+        let Ok(runtime) = runtime else { return };
+        runtime.block_on(async move {
+            use tokio::signal::unix::{SignalKind, signal};
+            let (Ok(mut terminate), Ok(mut interrupt)) =
+                (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+            else {
+                return;
+            };
+            loop {
+                let signal = tokio::select! {
+                    _ = terminate.recv() => Signal::TERM,
+                    _ = interrupt.recv() => Signal::INT,
                 };
-                loop {
-                    let signal = tokio::select! {
-                        _ = terminate.recv() => Signal::TERM,
-                        _ = interrupt.recv() => Signal::INT,
-                    };
-                    let _ = kill_process(child, signal);
-                }
-            });
+                let _ = kill_process(child, signal);
+            }
         });
+    });
     if let Err(error) = started {
         tracing::warn!(%error, "signals are not passed on");
     }

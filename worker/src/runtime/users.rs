@@ -53,18 +53,12 @@ pub fn resolve(rootfs: &Path, user: &str) -> Result<Identity, UnknownUser> {
         (Some(entry), _) => entry.uid,
         (None, Ok(uid)) => uid,
         (None, Err(_)) => {
-            return Err(UnknownUser {
-                kind: "user",
-                name: name.to_owned(),
-                file: "/etc/passwd",
-            });
+            return Err(UnknownUser { kind: "user", name: name.to_owned(), file: "/etc/passwd" });
         }
     };
     let groups = lines(rootfs, "etc/group");
-    let groups: Vec<GroupEntry> = groups
-        .iter()
-        .filter_map(|line| GroupEntry::parse(line))
-        .collect();
+    let groups: Vec<GroupEntry> =
+        groups.iter().filter_map(|line| GroupEntry::parse(line)).collect();
     let (gid, additional_gids) = match group {
         Some(group) => (group_id(&groups, group)?, Vec::new()),
         None => {
@@ -95,11 +89,7 @@ fn group_id(groups: &[GroupEntry<'_>], name: &str) -> Result<u32, UnknownUser> {
         .find(|entry| entry.name == name)
         .map(|entry| entry.gid)
         .or_else(|| name.parse().ok())
-        .ok_or_else(|| UnknownUser {
-            kind: "group",
-            name: name.to_owned(),
-            file: "/etc/group",
-        })
+        .ok_or_else(|| UnknownUser { kind: "group", name: name.to_owned(), file: "/etc/group" })
 }
 
 struct PasswdEntry<'a> {
@@ -116,12 +106,7 @@ impl<'a> PasswdEntry<'a> {
         let uid = fields.nth(1)?.parse().ok()?;
         let gid = fields.next()?.parse().ok()?;
         let home = fields.nth(1).unwrap_or("/");
-        Some(Self {
-            name,
-            uid,
-            gid,
-            home,
-        })
+        Some(Self { name, uid, gid, home })
     }
 }
 
@@ -136,12 +121,7 @@ impl<'a> GroupEntry<'a> {
         let mut fields = line.trim().split(':');
         let name = fields.next().filter(|name| !name.is_empty())?;
         let gid = fields.nth(1)?.parse().ok()?;
-        let members = fields
-            .next()
-            .unwrap_or("")
-            .split(',')
-            .map(str::trim)
-            .collect();
+        let members = fields.next().unwrap_or("").split(',').map(str::trim).collect();
         Some(Self { name, gid, members })
     }
 }
@@ -155,10 +135,7 @@ fn lines(rootfs: &Path, path: &str) -> Vec<String> {
     if file.read_to_end(&mut bytes).is_err() {
         return Vec::new();
     }
-    String::from_utf8_lossy(&bytes)
-        .lines()
-        .map(str::to_owned)
-        .collect()
+    String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect()
 }
 
 /// Opens a regular file without leaving the root file system, whatever links it holds.
@@ -167,10 +144,7 @@ fn open_inside(rootfs: &Path, path: &str) -> Option<Take<File>> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let file = File::from(openat2(&root, path, flags, Mode::empty(), resolve).ok()?);
-    file.metadata()
-        .ok()?
-        .is_file()
-        .then(|| file.take(MAX_DATABASE_BYTES))
+    file.metadata().ok()?.is_file().then(|| file.take(MAX_DATABASE_BYTES))
 }
 
 #[cfg(test)]
@@ -193,12 +167,8 @@ mod tests {
         let root = rootfs();
         let check = |user: &str, uid: u32, gid: u32, more: &[u32], home: &str| {
             let identity = resolve(root.path(), user).unwrap();
-            let expected = Identity {
-                uid,
-                gid,
-                additional_gids: more.to_vec(),
-                home: home.to_owned(),
-            };
+            let expected =
+                Identity { uid, gid, additional_gids: more.to_vec(), home: home.to_owned() };
             assert_eq!(identity, expected, "{user:?}");
         };
         check("", 0, 0, &[10], "/root");
@@ -215,10 +185,7 @@ mod tests {
     fn an_unknown_name_is_an_error() {
         let root = rootfs();
         assert_eq!(resolve(root.path(), "nobody").unwrap_err().kind, "user");
-        assert_eq!(
-            resolve(root.path(), "app:nogroup").unwrap_err().kind,
-            "group"
-        );
+        assert_eq!(resolve(root.path(), "app:nogroup").unwrap_err().kind, "group");
     }
 
     #[test]

@@ -25,9 +25,7 @@ pub(super) fn ensure(root: &Root, path: &[u8], metadata: &Metadata) -> Result<Ow
                     .map_err(|error| CopyError::io(shown(), error))?;
                 let child =
                     open_child(&fd, &part).map_err(|error| CopyError::io(shown(), error))?;
-                metadata
-                    .apply(&child)
-                    .map_err(|error| CopyError::io(shown(), error))?;
+                metadata.apply(&child).map_err(|error| CopyError::io(shown(), error))?;
                 child
             }
             Err(error) if is_no_directory(&error) => {

@@ -61,12 +61,7 @@ impl Rules {
     /// file whose content stands in the Dockerfile.
     pub(super) fn fresh(&self, mode: u32) -> Metadata {
         let (uid, gid) = self.owner.unwrap_or((0, 0));
-        Metadata {
-            uid,
-            gid,
-            mode: self.mode.unwrap_or(mode),
-            modified: now(),
-        }
+        Metadata { uid, gid, mode: self.mode.unwrap_or(mode), modified: now() }
     }
 }
 
@@ -94,27 +89,15 @@ pub fn copy(
         stats.warnings.extend(warning);
         owner
     });
-    let rules = Rules {
-        owner,
-        keep_owner,
-        mode: op.chmod,
-    };
-    let mut copy = Copy {
-        rules,
-        target,
-        stats,
-        op,
-    };
+    let rules = Rules { owner, keep_owner, mode: op.chmod };
+    let mut copy = Copy { rules, target, stats, op };
     for pattern in &op.sources {
         let from = match &op.from {
             CopyFrom::Context => "build context",
             CopyFrom::Stage { .. } => "stage",
             CopyFrom::Image { .. } => "image",
         };
-        let missing = || CopyError::MissingSource {
-            path: pattern.clone(),
-            from,
-        };
+        let missing = || CopyError::MissingSource { path: pattern.clone(), from };
         let Some(source) = source else {
             if has_wildcard(pattern) || pattern.trim_matches('/').is_empty() {
                 continue;
@@ -145,23 +128,15 @@ pub fn copy(
 pub fn make_workdir(op: &WorkdirOp, rootfs: &Path) -> Result<(), CopyError> {
     let identity = resolve_user(rootfs, &op.owner)?;
     let root = Root::open(rootfs).map_err(|error| CopyError::io("/", error))?;
-    let path = root
-        .resolve(op.path.as_bytes())
-        .map_err(|error| CopyError::io(op.path.as_str(), error))?;
-    let metadata = Metadata {
-        uid: identity.uid,
-        gid: identity.gid,
-        mode: 0o755,
-        modified: now(),
-    };
+    let path =
+        root.resolve(op.path.as_bytes()).map_err(|error| CopyError::io(op.path.as_str(), error))?;
+    let metadata = Metadata { uid: identity.uid, gid: identity.gid, mode: 0o755, modified: now() };
     ensure(&root, &path, &metadata)?;
     Ok(())
 }
 
 fn now() -> Timespec {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timespec {
         tv_sec: i64::try_from(since.as_secs()).unwrap_or(0),
         tv_nsec: i64::from(since.subsec_nanos()),
@@ -174,13 +149,9 @@ impl Copy<'_> {
         let shown = String::from_utf8_lossy(path).into_owned();
         let fail = |error: io::Error| CopyError::io(format!("/{shown}"), error);
         let followed = source.resolve(path).map_err(fail)?;
-        let stat = source
-            .stat_link(&followed)
-            .map_err(|error| fail(error.into()))?;
+        let stat = source.stat_link(&followed).map_err(|error| fail(error.into()))?;
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-            let from = source
-                .open_directory(&followed)
-                .map_err(|error| fail(error.into()))?;
+            let from = source.open_directory(&followed).map_err(|error| fail(error.into()))?;
             let destination = self.destination_directory()?;
             let mut links = HardLinks::default();
             self.children(&from, &destination, &followed, &mut links)?;
@@ -216,24 +187,15 @@ impl Copy<'_> {
     fn destination_of_file(&mut self, name: &[u8]) -> Result<(OwnedFd, Vec<u8>), CopyError> {
         let path = self.resolve_destination()?;
         let is_directory = self.op.destination.ends_with('/')
-            || self
-                .target
-                .open_with(&path, OFlags::PATH | OFlags::DIRECTORY)
-                .is_ok();
-        let (parent, name) = if is_directory {
-            (path.as_slice(), name)
-        } else {
-            split(&path)
-        };
+            || self.target.open_with(&path, OFlags::PATH | OFlags::DIRECTORY).is_ok();
+        let (parent, name) = if is_directory { (path.as_slice(), name) } else { split(&path) };
         let directory = ensure(&self.target, parent, &self.rules.fresh(0o755))?;
         Ok((directory, name.to_vec()))
     }
 
     fn resolve_destination(&self) -> Result<Vec<u8>, CopyError> {
         let path = &self.op.destination;
-        self.target
-            .resolve(path.as_bytes())
-            .map_err(|error| CopyError::io(path.as_str(), error))
+        self.target.resolve(path.as_bytes()).map_err(|error| CopyError::io(path.as_str(), error))
     }
 
     fn inline_file(&mut self, file: &InlineFile) -> Result<(), CopyError> {
@@ -258,11 +220,7 @@ impl Copy<'_> {
         let fail = |error: io::Error| CopyError::io(shown(path), error);
         let mut names: Vec<Vec<u8>> = Vec::new();
         for entry in Dir::read_from(from).map_err(|error| fail(error.into()))? {
-            let name = entry
-                .map_err(|error| fail(error.into()))?
-                .file_name()
-                .to_bytes()
-                .to_vec();
+            let name = entry.map_err(|error| fail(error.into()))?.file_name().to_bytes().to_vec();
             if name != b"." && name != b".." {
                 names.push(name);
             }
@@ -361,10 +319,7 @@ impl Copy<'_> {
         self.children(&source, &target, path, links)?;
         node::copy_xattrs(&source, &target).map_err(fail)?;
         // Last, because making children changes the time.
-        self.rules
-            .apply(Metadata::of(stat))
-            .apply(&target)
-            .map_err(fail)
+        self.rules.apply(Metadata::of(stat)).apply(&target).map_err(fail)
     }
 
     /// Counts a file that was written.
@@ -393,19 +348,11 @@ fn shown(path: &[u8]) -> String {
 fn open_regular(directory: &OwnedFd, name: &[u8]) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let mode = rustix::fs::Mode::empty();
-    Ok(File::from(rustix::fs::openat(
-        directory,
-        os_name(name),
-        flags,
-        mode,
-    )?))
+    Ok(File::from(rustix::fs::openat(directory, os_name(name), flags, mode)?))
 }
 
 fn set_time(fd: &OwnedFd, modified: Timespec) -> io::Result<()> {
-    let times = rustix::fs::Timestamps {
-        last_access: modified,
-        last_modification: modified,
-    };
+    let times = rustix::fs::Timestamps { last_access: modified, last_modification: modified };
     rustix::fs::futimens(fd, &times)?;
     Ok(())
 }

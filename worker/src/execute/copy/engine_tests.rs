@@ -75,29 +75,14 @@ fn a_file_becomes_the_destination_or_lands_in_it() {
     check(&["a"], &[], &op(&["/a"], "/x/y/"), &[("x/y/a", "a")]);
     check(&["a"], &["x/"], &op(&["/a"], "/x"), &[("x/a", "a")]);
     check(&["a"], &["x"], &op(&["/a"], "/x"), &[("x", "a")]);
-    check(
-        &["a", "b"],
-        &[],
-        &op(&["/a", "/b"], "/x/"),
-        &[("x/a", "a"), ("x/b", "b")],
-    );
+    check(&["a", "b"], &[], &op(&["/a", "/b"], "/x/"), &[("x/a", "a"), ("x/b", "b")]);
     check(&["a", "b"], &[], &op(&["/a", "/b"], "/x"), &[("x", "b")]);
 }
 
 #[test]
 fn a_directory_gives_its_contents() {
-    check(
-        &["d/a", "d/e/b"],
-        &[],
-        &op(&["/d"], "/x"),
-        &[("x/a", "d/a"), ("x/e/b", "d/e/b")],
-    );
-    check(
-        &["d/a", "e/b"],
-        &["x/"],
-        &op(&["/*"], "/x/"),
-        &[("x/a", "d/a"), ("x/b", "e/b")],
-    );
+    check(&["d/a", "d/e/b"], &[], &op(&["/d"], "/x"), &[("x/a", "d/a"), ("x/e/b", "d/e/b")]);
+    check(&["d/a", "e/b"], &["x/"], &op(&["/*"], "/x/"), &[("x/a", "d/a"), ("x/b", "e/b")]);
     check(&["d/a"], &[], &op(&["/"], "/"), &[("d/a", "d/a")]);
 }
 
@@ -112,12 +97,7 @@ fn wildcards_without_match_are_fine_and_missing_names_are_not() {
 
 #[test]
 fn a_named_link_is_followed_and_one_inside_a_tree_is_kept() {
-    let source = [
-        "real",
-        "link -> /real",
-        "d/inner -> ../real",
-        "dirlink -> d",
-    ];
+    let source = ["real", "link -> /real", "d/inner -> ../real", "dirlink -> d"];
     check(&source, &[], &op(&["/link"], "/x"), &[("x", "real")]);
     check(&source, &[], &op(&["/link"], "/x/"), &[("x/link", "real")]);
     let trees = Trees::new(&source, &[]);
@@ -128,24 +108,9 @@ fn a_named_link_is_followed_and_one_inside_a_tree_is_kept() {
 
 #[test]
 fn links_in_the_destination_are_followed_inside_the_root() {
-    check(
-        &["a"],
-        &["real/", "to -> /real"],
-        &op(&["/a"], "/to/"),
-        &[("real/a", "a")],
-    );
-    check(
-        &["a"],
-        &["real", "to -> real"],
-        &op(&["/a"], "/to"),
-        &[("real", "a")],
-    );
-    check(
-        &["a"],
-        &["to -> /new/file"],
-        &op(&["/a"], "/to"),
-        &[("new/file", "a")],
-    );
+    check(&["a"], &["real/", "to -> /real"], &op(&["/a"], "/to/"), &[("real/a", "a")]);
+    check(&["a"], &["real", "to -> real"], &op(&["/a"], "/to"), &[("real", "a")]);
+    check(&["a"], &["to -> /new/file"], &op(&["/a"], "/to"), &[("new/file", "a")]);
     let outside = tempfile::tempdir().unwrap();
     let link = format!("to -> {}", outside.path().display());
     let trees = Trees::new(&["a"], &[&link]);
@@ -167,22 +132,11 @@ fn nothing_outside_of_the_source_is_read() {
 
 #[test]
 fn children_replace_links_and_files_but_not_directories() {
-    check(
-        &["d/a"],
-        &["x/a -> /etc/passwd"],
-        &op(&["/d"], "/x"),
-        &[("x/a", "d/a")],
-    );
+    check(&["d/a"], &["x/a -> /etc/passwd"], &op(&["/d"], "/x"), &[("x/a", "d/a")]);
     let trees = Trees::new(&["d/a"], &["x/a/"]);
-    assert_eq!(
-        trees.copy(&op(&["/d"], "/x")).unwrap_err().failure().code,
-        "copy-destination"
-    );
+    assert_eq!(trees.copy(&op(&["/d"], "/x")).unwrap_err().failure().code, "copy-destination");
     let trees = Trees::new(&["d/a/b"], &["x/a -> /", "x/"]);
-    assert_eq!(
-        trees.copy(&op(&["/d"], "/x")).unwrap_err().failure().code,
-        "copy-destination"
-    );
+    assert_eq!(trees.copy(&op(&["/d"], "/x")).unwrap_err().failure().code, "copy-destination");
 }
 
 #[test]
@@ -191,61 +145,30 @@ fn owners_and_modes_follow_chown_and_chmod() {
     let setuid = fs::Permissions::from_mode(0o4755);
     fs::set_permissions(trees.source().join("d/a"), setuid).unwrap();
     std::os::unix::fs::chown(trees.source().join("d/a"), Some(7), Some(7)).unwrap();
-    fs::set_permissions(
-        trees.source().join("d/a"),
-        fs::Permissions::from_mode(0o4755),
-    )
-    .unwrap();
+    fs::set_permissions(trees.source().join("d/a"), fs::Permissions::from_mode(0o4755)).unwrap();
     trees.copy(&op(&["/d"], "/plain")).unwrap();
     let found = fs::metadata(trees.rootfs().join("plain/a")).unwrap();
-    assert_eq!(
-        (found.uid(), found.gid(), found.mode() & 0o7777),
-        (0, 0, 0o4755)
-    );
-    let owned = CopyOp {
-        chown: Some("5:6".into()),
-        chmod: Some(0o640),
-        ..op(&["/d"], "/new/x")
-    };
+    assert_eq!((found.uid(), found.gid(), found.mode() & 0o7777), (0, 0, 0o4755));
+    let owned = CopyOp { chown: Some("5:6".into()), chmod: Some(0o640), ..op(&["/d"], "/new/x") };
     trees.copy(&owned).unwrap();
     for path in ["new", "new/x", "new/x/a", "new/x/e"] {
         let found = fs::metadata(trees.rootfs().join(path)).unwrap();
-        assert_eq!(
-            (found.uid(), found.gid(), found.mode() & 0o7777),
-            (5, 6, 0o640),
-            "{path}"
-        );
+        assert_eq!((found.uid(), found.gid(), found.mode() & 0o7777), (5, 6, 0o640), "{path}");
     }
-    copy(
-        &op(&["/d"], "/kept"),
-        Some(&trees.source()),
-        true,
-        &trees.rootfs(),
-    )
-    .unwrap();
-    assert_eq!(
-        fs::metadata(trees.rootfs().join("kept/a")).unwrap().uid(),
-        7
-    );
+    copy(&op(&["/d"], "/kept"), Some(&trees.source()), true, &trees.rootfs()).unwrap();
+    assert_eq!(fs::metadata(trees.rootfs().join("kept/a")).unwrap().uid(), 7);
 }
 
 #[test]
 fn times_are_kept_and_a_new_destination_takes_the_time_of_its_source() {
     let trees = Trees::new(&["d/a"], &[]);
-    let old = Timespec {
-        tv_sec: 1_000_000,
-        tv_nsec: 0,
-    };
+    let old = Timespec { tv_sec: 1_000_000, tv_nsec: 0 };
     for path in ["d/a", "d"] {
         set_time(&File::open(trees.source().join(path)).unwrap().into(), old).unwrap();
     }
     trees.copy(&op(&["/d"], "/x")).unwrap();
     for path in ["x/a", "x"] {
-        assert_eq!(
-            fs::metadata(trees.rootfs().join(path)).unwrap().mtime(),
-            1_000_000,
-            "{path}"
-        );
+        assert_eq!(fs::metadata(trees.rootfs().join(path)).unwrap().mtime(), 1_000_000, "{path}");
     }
 }
 
@@ -262,22 +185,11 @@ fn hard_links_of_one_source_stay_hard_links() {
 
 #[test]
 fn inline_files_are_written_after_paths() {
-    let inline = vec![InlineFile {
-        name: "a".into(),
-        content: "inline".into(),
-    }];
+    let inline = vec![InlineFile { name: "a".into(), content: "inline".into() }];
     let trees = Trees::new(&["a"], &[]);
-    trees
-        .copy(&CopyOp {
-            inline,
-            ..op(&["/a"], "/x/")
-        })
-        .unwrap();
+    trees.copy(&CopyOp { inline, ..op(&["/a"], "/x/") }).unwrap();
     assert_eq!(trees.read("x/a"), "inline");
-    assert_eq!(
-        fs::metadata(trees.rootfs().join("x/a")).unwrap().mode() & 0o777,
-        0o644
-    );
+    assert_eq!(fs::metadata(trees.rootfs().join("x/a")).unwrap().mode() & 0o777, 0o644);
 }
 
 #[test]
@@ -291,12 +203,7 @@ fn archives_are_unpacked_by_add_and_copied_by_copy() {
         .status()
         .unwrap();
     assert!(status.success());
-    trees
-        .copy(&CopyOp {
-            unpack: true,
-            ..op(&["/thing"], "/out")
-        })
-        .unwrap();
+    trees.copy(&CopyOp { unpack: true, ..op(&["/thing"], "/out") }).unwrap();
     assert_eq!(trees.read("out/f"), "source:in/f");
     assert_eq!(trees.read("out/g"), "source:in/f");
     trees.copy(&op(&["/thing"], "/copied/")).unwrap();
@@ -317,9 +224,7 @@ fn archives_cannot_write_outside() {
     let mut header = tar::Header::new_gnu();
     header.set_size(1);
     header.set_mode(0o644);
-    builder
-        .append_data(&mut header, "link/file", &b"x"[..])
-        .unwrap();
+    builder.append_data(&mut header, "link/file", &b"x"[..]).unwrap();
     let mut header = tar::Header::new_gnu();
     header.set_size(1);
     header.set_mode(0o644);
@@ -329,10 +234,7 @@ fn archives_cannot_write_outside() {
     header.set_cksum();
     builder.append(&header, &b"y"[..]).unwrap();
     builder.finish().unwrap();
-    let result = trees.copy(&CopyOp {
-        unpack: true,
-        ..op(&["/evil.tar"], "/x/")
-    });
+    let result = trees.copy(&CopyOp { unpack: true, ..op(&["/evil.tar"], "/x/") });
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "{result:?}");
 }
 
@@ -343,12 +245,7 @@ fn a_missing_stage_path_names_the_stage() {
         stage: common::plan::StageIndex(0),
         selector: SliceSelector::new(vec!["/app".into()]),
     };
-    let error = trees
-        .copy(&CopyOp {
-            from,
-            ..op(&["/app"], "/")
-        })
-        .unwrap_err();
+    let error = trees.copy(&CopyOp { from, ..op(&["/app"], "/") }).unwrap_err();
     assert_eq!(error.to_string(), "\"/app\" not found in the stage");
 }
 
@@ -356,16 +253,10 @@ fn a_missing_stage_path_names_the_stage() {
 fn working_directories_belong_to_the_user_of_the_stage() {
     let trees = Trees::new(&[], &["etc/"]);
     fs::write(trees.rootfs().join("etc/passwd"), "app:x:12:34::/:\n").unwrap();
-    let workdir = WorkdirOp {
-        path: "/srv/app".into(),
-        owner: "app".into(),
-    };
+    let workdir = WorkdirOp { path: "/srv/app".into(), owner: "app".into() };
     make_workdir(&workdir, &trees.rootfs()).unwrap();
     for path in ["srv", "srv/app"] {
         let found = fs::metadata(trees.rootfs().join(path)).unwrap();
-        assert_eq!(
-            (found.uid(), found.gid(), found.mode() & 0o777),
-            (12, 34, 0o755)
-        );
+        assert_eq!((found.uid(), found.gid(), found.mode() & 0o777), (12, 34, 0o755));
     }
 }

@@ -57,10 +57,7 @@ impl CopyError {
         if source.kind() == io::ErrorKind::StorageFull {
             return Self::DiskFull;
         }
-        Self::Io {
-            path: path.into(),
-            source,
-        }
+        Self::Io { path: path.into(), source }
     }
 
     /// The failure to show; file and lines are the caller's to add.

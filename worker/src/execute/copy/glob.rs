@@ -96,10 +96,7 @@ fn class_byte(rest: &[u8], needed: bool) -> Option<(Option<u8>, usize)> {
 /// way are followed inside the root. Nothing that matches is no error.
 pub fn expand(root: &Root, pattern: &str) -> std::io::Result<Vec<Vec<u8>>> {
     let mut found: Vec<Vec<u8>> = vec![Vec::new()];
-    for part in pattern
-        .split('/')
-        .filter(|part| !part.is_empty() && *part != ".")
-    {
+    for part in pattern.split('/').filter(|part| !part.is_empty() && *part != ".") {
         let mut next = Vec::new();
         for base in &found {
             if has_wildcard(part) {
@@ -127,11 +124,7 @@ pub fn expand(root: &Root, pattern: &str) -> std::io::Result<Vec<Vec<u8>>> {
 }
 
 fn join(base: &[u8], name: &[u8]) -> Vec<u8> {
-    if base.is_empty() {
-        name.to_vec()
-    } else {
-        [base, b"/", name].concat()
-    }
+    if base.is_empty() { name.to_vec() } else { [base, b"/", name].concat() }
 }
 
 fn names(root: &Root, directory: &[u8]) -> std::io::Result<Vec<Vec<u8>>> {
@@ -182,11 +175,7 @@ mod tests {
             ("*", "", true),
             ("**", "abc", true),
         ] {
-            assert_eq!(
-                matches(pattern.as_bytes(), name.as_bytes()),
-                expected,
-                "{pattern} {name}"
-            );
+            assert_eq!(matches(pattern.as_bytes(), name.as_bytes()), expected, "{pattern} {name}");
         }
     }
 
@@ -206,10 +195,7 @@ mod tests {
         }
         let root = Root::open(root.path()).unwrap();
         let found = expand(&root, "/*/*.c").unwrap();
-        assert_eq!(
-            found,
-            [b"a/x.c".to_vec(), b"a/y.c".to_vec(), b"b/z.c".to_vec()]
-        );
+        assert_eq!(found, [b"a/x.c".to_vec(), b"a/y.c".to_vec(), b"b/z.c".to_vec()]);
         assert_eq!(expand(&root, "/none/*").unwrap(), Vec::<Vec<u8>>::new());
         assert_eq!(expand(&root, "/a").unwrap(), [b"a".to_vec()]);
         assert_eq!(expand(&root, "/").unwrap(), [b"".to_vec()]);

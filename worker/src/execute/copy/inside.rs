@@ -21,33 +21,19 @@ pub struct Root {
 impl Root {
     /// Opens a directory as a root.
     pub fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self {
-            fd: OwnedFd::from(File::open(path)?),
-        })
+        Ok(Self { fd: OwnedFd::from(File::open(path)?) })
     }
 
     /// An open directory as a root.
     pub fn from_directory(directory: &OwnedFd) -> io::Result<Self> {
-        Ok(Self {
-            fd: directory.try_clone()?,
-        })
+        Ok(Self { fd: directory.try_clone()? })
     }
 
     /// Opens what `path` names, all links followed inside the root.
     pub fn open_with(&self, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
-        let path = if path.is_empty() {
-            b".".as_slice()
-        } else {
-            path
-        };
+        let path = if path.is_empty() { b".".as_slice() } else { path };
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        openat2(
-            &self.fd,
-            os_name(path),
-            flags | OFlags::CLOEXEC,
-            Mode::empty(),
-            resolve,
-        )
+        openat2(&self.fd, os_name(path), flags | OFlags::CLOEXEC, Mode::empty(), resolve)
     }
 
     /// Opens a directory for reading.
@@ -102,14 +88,8 @@ impl Root {
 
     fn read_link(&self, path: &[u8]) -> Option<Vec<u8>> {
         let (parent, name) = split(path);
-        let directory = self
-            .open_with(parent, OFlags::PATH | OFlags::DIRECTORY)
-            .ok()?;
-        Some(
-            readlinkat(&directory, os_name(name), Vec::new())
-                .ok()?
-                .into_bytes(),
-        )
+        let directory = self.open_with(parent, OFlags::PATH | OFlags::DIRECTORY).ok()?;
+        Some(readlinkat(&directory, os_name(name), Vec::new()).ok()?.into_bytes())
     }
 }
 

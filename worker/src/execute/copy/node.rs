@@ -41,20 +41,13 @@ impl Metadata {
     }
 
     fn times(&self) -> Timestamps {
-        Timestamps {
-            last_access: self.modified,
-            last_modification: self.modified,
-        }
+        Timestamps { last_access: self.modified, last_modification: self.modified }
     }
 
     /// Gives an open file or directory its owner, mode and times. Owner first: a change of owner
     /// clears setuid, setgid and capabilities.
     pub(super) fn apply(&self, fd: impl AsFd) -> io::Result<()> {
-        fchown(
-            &fd,
-            Some(Uid::from_raw(self.uid)),
-            Some(Gid::from_raw(self.gid)),
-        )?;
+        fchown(&fd, Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)))?;
         fchmod(&fd, Mode::from_raw_mode(self.mode))?;
         futimens(&fd, &self.times())?;
         Ok(())
@@ -62,19 +55,8 @@ impl Metadata {
 
     fn apply_link(&self, directory: &OwnedFd, name: &[u8]) -> io::Result<()> {
         let (uid, gid) = (Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)));
-        chownat(
-            directory,
-            os_name(name),
-            uid,
-            gid,
-            AtFlags::SYMLINK_NOFOLLOW,
-        )?;
-        utimensat(
-            directory,
-            os_name(name),
-            &self.times(),
-            AtFlags::SYMLINK_NOFOLLOW,
-        )?;
+        chownat(directory, os_name(name), uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+        utimensat(directory, os_name(name), &self.times(), AtFlags::SYMLINK_NOFOLLOW)?;
         Ok(())
     }
 }
@@ -130,13 +112,7 @@ pub(super) fn make_special(
     device: u64,
     metadata: &Metadata,
 ) -> io::Result<()> {
-    mknodat(
-        directory,
-        os_name(name),
-        kind,
-        Mode::from_raw_mode(metadata.mode),
-        device,
-    )?;
+    mknodat(directory, os_name(name), kind, Mode::from_raw_mode(metadata.mode), device)?;
     // The umask may have taken bits away.
     let mode = Mode::from_raw_mode(metadata.mode);
     rustix::fs::chmodat(directory, os_name(name), mode, AtFlags::empty())?;
@@ -150,13 +126,7 @@ pub(super) fn make_hardlink(
     directory: &OwnedFd,
     name: &[u8],
 ) -> io::Result<()> {
-    linkat(
-        from,
-        os_name(from_name),
-        directory,
-        os_name(name),
-        AtFlags::empty(),
-    )?;
+    linkat(from, os_name(from_name), directory, os_name(name), AtFlags::empty())?;
     Ok(())
 }
 
@@ -174,10 +144,7 @@ pub(super) fn copy_xattrs(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
         Err(rustix::io::Errno::OPNOTSUPP) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
-    for name in names[..length]
-        .split(|byte| *byte == 0)
-        .filter(|name| !name.is_empty())
-    {
+    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
         if name != b"security.capability" && !name.starts_with(b"user.") {
             continue;
         }

@@ -16,9 +16,8 @@ pub(super) fn resolve(rootfs: &Path, text: &str) -> ((u32, u32), Option<String>)
     let mut lookup = |query: String, name: &str, pick: fn(&crate::runtime::Identity) -> u32| {
         resolve_user(rootfs, &query).map_or_else(
             |_| {
-                warning = Some(format!(
-                    "--chown: {name:?} is not known in the stage, root is used"
-                ));
+                warning =
+                    Some(format!("--chown: {name:?} is not known in the stage, root is used"));
                 0
             },
             |identity| pick(&identity),

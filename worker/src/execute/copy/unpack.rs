@@ -47,15 +47,9 @@ pub(super) fn recognise(
     }
     let mut block = [0; 512];
     // A file that only begins like a compressed one is a file.
-    let is_tar = matches!(
-        read_up_to(&mut decode().map_err(fail)?, &mut block),
-        Ok(512)
-    ) && is_tar_header(&block);
-    if is_tar {
-        decode().map(Some).map_err(fail)
-    } else {
-        Ok(None)
-    }
+    let is_tar = matches!(read_up_to(&mut decode().map_err(fail)?, &mut block), Ok(512))
+        && is_tar_header(&block);
+    if is_tar { decode().map(Some).map_err(fail) } else { Ok(None) }
 }
 
 fn read_up_to(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
@@ -72,23 +66,15 @@ fn read_up_to(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
 /// Whether a block is a tar header: its checksum is right (POSIX pax, "ustar Interchange Format").
 fn is_tar_header(block: &[u8; 512]) -> bool {
     let field = &block[148..156];
-    let digits: Vec<u8> = field
-        .iter()
-        .copied()
-        .filter(|byte| (b'0'..=b'7').contains(byte))
-        .collect();
-    let Some(stored) = std::str::from_utf8(&digits)
-        .ok()
-        .and_then(|digits| u32::from_str_radix(digits, 8).ok())
+    let digits: Vec<u8> =
+        field.iter().copied().filter(|byte| (b'0'..=b'7').contains(byte)).collect();
+    let Some(stored) =
+        std::str::from_utf8(&digits).ok().and_then(|digits| u32::from_str_radix(digits, 8).ok())
     else {
         return false;
     };
     let blanks = 8 * u32::from(b' ');
-    let sum: u32 = block[..148]
-        .iter()
-        .chain(&block[156..])
-        .map(|byte| u32::from(*byte))
-        .sum();
+    let sum: u32 = block[..148].iter().chain(&block[156..]).map(|byte| u32::from(*byte)).sum();
     stored == sum + blanks && sum > 0
 }
 
@@ -99,10 +85,7 @@ pub(super) fn unpack(
     destination: &OwnedFd,
     path: &str,
 ) -> Result<(), CopyError> {
-    let bad = |problem: String| CopyError::Archive {
-        path: path.to_owned(),
-        problem,
-    };
+    let bad = |problem: String| CopyError::Archive { path: path.to_owned(), problem };
     let root = Root::from_directory(destination).map_err(|error| CopyError::io(path, error))?;
     let mut archive = tar::Archive::new(archive);
     let mut directories = Vec::new();
@@ -112,31 +95,24 @@ pub(super) fn unpack(
         entries += 1;
         bytes += entry.size();
         if entries > MAX_ENTRIES || bytes > MAX_BYTES {
-            return Err(bad(format!(
-                "more than {MAX_ENTRIES} entries or {MAX_BYTES} bytes"
-            )));
+            return Err(bad(format!("more than {MAX_ENTRIES} entries or {MAX_BYTES} bytes")));
         }
         unpack_entry(copy, &root, &mut entry, &mut directories)
             .map_err(|error| prefix_path(error, path))?;
     }
     // Deepest last in the archive's order: times of directories are set after their children.
     for (directory, metadata) in directories.into_iter().rev() {
-        let fd = root
-            .open_directory(&directory)
-            .map_err(|error| CopyError::io(path, error))?;
-        metadata
-            .apply(&fd)
-            .map_err(|error| CopyError::io(path, error))?;
+        let fd = root.open_directory(&directory).map_err(|error| CopyError::io(path, error))?;
+        metadata.apply(&fd).map_err(|error| CopyError::io(path, error))?;
     }
     Ok(())
 }
 
 fn prefix_path(error: CopyError, archive: &str) -> CopyError {
     match error {
-        CopyError::Io { path, source } => CopyError::Io {
-            path: format!("{archive}: {path}"),
-            source,
-        },
+        CopyError::Io { path, source } => {
+            CopyError::Io { path: format!("{archive}: {path}"), source }
+        }
         other => other,
     }
 }
@@ -168,12 +144,7 @@ fn unpack_entry(
         return Ok(());
     }
     make_room(&into, &file_name, &shown)?;
-    let link = || {
-        entry
-            .link_name_bytes()
-            .map(std::borrow::Cow::into_owned)
-            .unwrap_or_default()
-    };
+    let link = || entry.link_name_bytes().map(std::borrow::Cow::into_owned).unwrap_or_default();
     match kind {
         tar::EntryType::Symlink => {
             node::make_symlink(&into, &file_name, &link(), &metadata).map_err(fail)
@@ -181,9 +152,7 @@ fn unpack_entry(
         tar::EntryType::Link => {
             let target = root.resolve(&link()).map_err(fail)?;
             let (directory, target_name) = split(&target);
-            let from = root
-                .open_directory(directory)
-                .map_err(|error| fail(error.into()))?;
+            let from = root.open_directory(directory).map_err(|error| fail(error.into()))?;
             node::make_hardlink(&from, target_name, &into, &file_name).map_err(fail)
         }
         tar::EntryType::Fifo => {
@@ -210,10 +179,7 @@ fn unpack_entry(
         }
         other => Err(CopyError::Archive {
             path: shown,
-            problem: format!(
-                "entries of type {:?} are not supported",
-                other.as_byte() as char
-            ),
+            problem: format!("entries of type {:?} are not supported", other.as_byte() as char),
         }),
     }
 }
@@ -225,10 +191,7 @@ fn metadata_of(copy: &Copy<'_>, header: &tar::Header) -> io::Result<Metadata> {
         uid: number(header.uid()?)?,
         gid: number(header.gid()?)?,
         mode: header.mode()? & 0o7777,
-        modified: Timespec {
-            tv_sec: i64::try_from(header.mtime()?).unwrap_or(0),
-            tv_nsec: 0,
-        },
+        modified: Timespec { tv_sec: i64::try_from(header.mtime()?).unwrap_or(0), tv_nsec: 0 },
     };
     Ok(copy.rules.apply_to_unpacked(found))
 }

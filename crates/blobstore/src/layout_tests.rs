@@ -1,0 +1,127 @@
+use super::*;
+use crate::scan::{Owner, Verdict, scan, scan_paths};
+use std::os::unix::fs::MetadataExt;
+
+/// A tree with a bit of everything.
+fn tree() -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    let at = |path: &str| root.path().join(path);
+    fs::create_dir_all(at("src/deep")).unwrap();
+    fs::write(at("src/small"), "small").unwrap();
+    fs::write(at("src/empty"), "").unwrap();
+    let big: Vec<u8> =
+        (0..6_000_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    fs::write(at("src/deep/big"), &big).unwrap();
+    fs::hard_link(at("src/small"), at("src/twin")).unwrap();
+    std::os::unix::fs::symlink("../src/small", at("src/link")).unwrap();
+    fs::set_permissions(at("src/small"), fs::Permissions::from_mode(0o4711)).unwrap();
+    root
+}
+
+fn lay_out(
+    manifest: &Manifest,
+    packs: &[crate::pack::PackFile],
+    want: impl Fn(&Entry) -> bool,
+) -> Result<tempfile::TempDir, LayoutError> {
+    let root = tempfile::tempdir().unwrap();
+    let layout = Layout::prepare(manifest, want, root.path())?;
+    for range in layout.ranges() {
+        let file = packs.iter().find(|file| file.pack.digest == range.pack).unwrap();
+        let mut bytes = vec![0; usize::try_from(range.length).unwrap()];
+        File::open(&file.path).unwrap().read_exact_at(&mut bytes, range.offset).unwrap();
+        layout.write(range, &bytes)?;
+    }
+    layout.finish()?;
+    Ok(root)
+}
+
+#[test]
+fn a_tree_survives_a_round_trip() {
+    let (tree, packs) = (tree(), tempfile::tempdir().unwrap());
+    let scanned = scan(tree.path(), Owner::Keep, &mut |_, _| Verdict::Keep, packs.path()).unwrap();
+    let copy = lay_out(&scanned.manifest, &scanned.packs, |_| true).unwrap();
+    let again_packs = tempfile::tempdir().unwrap();
+    let again =
+        scan(copy.path(), Owner::Keep, &mut |_, _| Verdict::Keep, again_packs.path()).unwrap();
+    assert_eq!(scanned.manifest, again.manifest);
+    assert_eq!(scanned.digest, again.digest);
+    let inode = |name: &str| fs::metadata(copy.path().join(name)).unwrap().ino();
+    assert_eq!(inode("src/small"), inode("src/twin"));
+}
+
+#[test]
+fn only_what_is_wanted_is_laid_out_and_read() {
+    let (tree, packs) = (tree(), tempfile::tempdir().unwrap());
+    let scanned = scan(tree.path(), Owner::Root, &mut |_, _| Verdict::Keep, packs.path()).unwrap();
+    let copy =
+        lay_out(&scanned.manifest, &scanned.packs, |entry| entry.path.display() == "src/small")
+            .unwrap();
+    assert_eq!(fs::read_to_string(copy.path().join("src/small")).unwrap(), "small");
+    assert_eq!(fs::read_dir(copy.path().join("src")).unwrap().count(), 1);
+    let layout = Layout::prepare(
+        &scanned.manifest,
+        |entry| entry.path.display() == "src/small",
+        tempfile::tempdir().unwrap().path(),
+    )
+    .unwrap();
+    assert!(layout.ranges().iter().map(|range| range.length).sum::<u64>() < 1000);
+}
+
+#[test]
+fn chosen_paths_come_with_their_parents_only() {
+    let (tree, packs) = (tree(), tempfile::tempdir().unwrap());
+    let paths = ["src/deep", "src/link", "none"].map(|path| TreePath::new(path).unwrap());
+    let scanned = scan_paths(tree.path(), &paths, packs.path()).unwrap();
+    let names: Vec<_> = scanned.manifest.entries.iter().map(|entry| entry.path.display()).collect();
+    assert_eq!(names, ["", "src", "src/deep", "src/deep/big", "src/link"]);
+}
+
+#[test]
+fn a_skipped_directory_is_listed_when_something_below_is_kept() {
+    let (tree, packs) = (tree(), tempfile::tempdir().unwrap());
+    let mut filter = |path: &TreePath, _| {
+        if path.display() == "src/deep/big" { Verdict::Keep } else { Verdict::Skip }
+    };
+    let scanned = scan(tree.path(), Owner::Root, &mut filter, packs.path()).unwrap();
+    let names: Vec<_> = scanned.manifest.entries.iter().map(|entry| entry.path.display()).collect();
+    assert_eq!(names, ["", "src", "src/deep", "src/deep/big"]);
+}
+
+#[test]
+fn damaged_packs_are_noticed() {
+    let (tree, packs) = (tree(), tempfile::tempdir().unwrap());
+    let mut scanned =
+        scan(tree.path(), Owner::Keep, &mut |_, _| Verdict::Keep, packs.path()).unwrap();
+    for entry in &mut scanned.manifest.entries {
+        if let EntryKind::File { digest, .. } = &mut entry.kind {
+            *digest = Digest::of(b"something else");
+        }
+    }
+    let result = lay_out(&scanned.manifest, &scanned.packs, |_| true);
+    assert!(matches!(result, Err(LayoutError::Damaged { .. })));
+}
+
+#[test]
+fn one_changed_file_changes_few_packs() {
+    let root = tempfile::tempdir().unwrap();
+    let mut seed = 1_u64;
+    for number in 0..300 {
+        let bytes: Vec<u8> = (0..100_000)
+            .map(|_| {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                seed.to_le_bytes()[7]
+            })
+            .collect();
+        fs::write(root.path().join(format!("{number:03}")), bytes).unwrap();
+    }
+    let digests = |packs: &Path| -> Vec<Digest> {
+        let scanned = scan(root.path(), Owner::Root, &mut |_, _| Verdict::Keep, packs).unwrap();
+        scanned.packs.iter().map(|file| file.pack.digest).collect()
+    };
+    let before = digests(tempfile::tempdir().unwrap().path());
+    fs::write(root.path().join("150"), "changed").unwrap();
+    let after = digests(tempfile::tempdir().unwrap().path());
+    assert!(before.len() >= 3, "{}", before.len());
+    let new = after.iter().filter(|digest| !before.contains(digest)).count();
+    assert!(new <= 2, "{new} of {} packs changed", after.len());
+}
