@@ -1,1 +1,13 @@
-//! Client of OCI registries: resolve, pull and push, with mirrors, auth and retries.
+//! Registries: resolving, pulling and pushing images (OCI distribution specification 1.1).
+
+mod auth;
+mod client;
+mod config;
+mod error;
+mod push;
+mod resolve;
+
+pub use client::Client;
+pub use config::{Config, RegistryConfig};
+pub use error::RegistryError;
+pub use push::{PushBlob, PushImage};

@@ -1,0 +1,94 @@
+//! OCI image layouts as one tar file (OCI image specification, `image-layout.md`).
+
+use std::collections::BTreeSet;
+use std::io::{self, Read, Write};
+
+use common::Digest;
+use common::image::Layer;
+use serde_json::json;
+
+use crate::image::AssembledImage;
+
+/// Writes an image as a layout. `blob` opens the bytes of a layer. The same input gives the same
+/// bytes: entries have no time and no owner.
+pub fn write_oci_layout(
+    writer: impl Write,
+    image: &AssembledImage,
+    names: &[String],
+    mut blob: impl FnMut(&Layer) -> io::Result<Box<dyn Read>>,
+    layers: &[Layer],
+) -> io::Result<()> {
+    let mut archive = tar::Builder::new(writer);
+    for directory in ["blobs/", "blobs/sha256/"] {
+        let mut header = header(tar::EntryType::Directory, 0, 0o755);
+        archive.append_data(&mut header, directory, io::empty())?;
+    }
+    let mut written = BTreeSet::new();
+    for (digest, bytes) in
+        [(image.config_digest, &image.config), (image.manifest_digest, &image.manifest)]
+    {
+        written.insert(digest);
+        append(&mut archive, &blob_path(&digest), bytes.len() as u64, bytes.as_slice())?;
+    }
+    for layer in layers {
+        // The same layer may be there twice: an empty one, for example.
+        if written.insert(layer.blob) {
+            append(&mut archive, &blob_path(&layer.blob), layer.size_bytes, blob(layer)?)?;
+        }
+    }
+    let index = index(image, names).to_string();
+    append(&mut archive, "index.json", index.len() as u64, index.as_bytes())?;
+    let layout = json!({"imageLayoutVersion": "1.0.0"}).to_string();
+    append(&mut archive, "oci-layout", layout.len() as u64, layout.as_bytes())?;
+    archive.into_inner()?.flush()
+}
+
+fn index(image: &AssembledImage, names: &[String]) -> serde_json::Value {
+    let descriptor = |name: Option<&String>| {
+        let mut descriptor = json!({
+            "mediaType": image.manifest_media_type,
+            "digest": image.manifest_digest,
+            "size": image.manifest.len(),
+        });
+        if let Some(name) = name {
+            let tag = name.rsplit_once(':').map(|(_, tag)| tag).filter(|tag| !tag.contains('/'));
+            descriptor["annotations"] = json!({
+                "io.containerd.image.name": name,
+                "org.opencontainers.image.ref.name": tag.unwrap_or("latest"),
+            });
+        }
+        descriptor
+    };
+    let manifests: Vec<_> = match names {
+        [] => vec![descriptor(None)],
+        names => names.iter().map(|name| descriptor(Some(name))).collect(),
+    };
+    json!({
+        "schemaVersion": 2,
+        "mediaType": crate::media_type::OCI_INDEX,
+        "manifests": manifests,
+    })
+}
+
+fn blob_path(digest: &Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}
+
+fn header(kind: tar::EntryType, size: u64, mode: u32) -> tar::Header {
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(kind);
+    header.set_size(size);
+    header.set_mode(mode);
+    header.set_mtime(0);
+    header
+}
+
+fn append(
+    archive: &mut tar::Builder<impl Write>,
+    path: &str,
+    size: u64,
+    reader: impl Read,
+) -> io::Result<()> {
+    let mut header = header(tar::EntryType::Regular, size, 0o644);
+    archive.append_data(&mut header, path, reader.take(size))
+}

@@ -1,0 +1,181 @@
+//! From a reference to a digest, a configuration and layers.
+
+use common::image::{ImageDocument, Layer, LayerOrigin, ResolvedImage};
+use common::{Digest, Platform};
+use futures_util::StreamExt as _;
+use oci::manifest::{Index, Manifest};
+use oci::{Reference, media_type};
+use reqwest::Response;
+use reqwest::header::{ACCEPT, HeaderValue};
+use serde::Deserialize;
+
+use crate::client::{Client, Request};
+use crate::error::RegistryError;
+
+/// Longest manifest, as registries commonly have it, in bytes.
+const MAX_MANIFEST_BYTES: usize = 4 << 20;
+/// Longest configuration in bytes.
+const MAX_CONFIG_BYTES: usize = 8 << 20;
+/// Most layers of an image: what an overlay mount takes.
+const MAX_LAYERS: usize = 500;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Kind {
+    schema_version: u32,
+    media_type: Option<String>,
+    #[serde(default)]
+    manifests: Option<serde_json::Value>,
+}
+
+impl Client {
+    /// Looks an image up, at mirrors first. Every answer is checked against its digest.
+    pub async fn resolve(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<ResolvedImage, RegistryError> {
+        let mut last = RegistryError::NotFound(reference.to_string());
+        for host in self.config.hosts(&reference.registry) {
+            match self.resolve_at(&host, reference, platform).await {
+                Ok(image) => return Ok(image),
+                // A mirror that lacks the image and an origin that cannot be reached: what the user
+                // can act on is that the image is not there.
+                Err(RegistryError::NotFound(_)) => {
+                    last = RegistryError::NotFound(reference.to_string());
+                }
+                Err(RegistryError::Unreachable { .. })
+                    if host != self.config.hosts(&reference.registry)[0] => {}
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    async fn resolve_at(
+        &self,
+        host: &str,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<ResolvedImage, RegistryError> {
+        let invalid = |what: &str, problem: String| RegistryError::Invalid {
+            registry: host.to_owned(),
+            what: what.to_owned(),
+            problem,
+        };
+        let name = reference.manifest_name();
+        let mut bytes = self.manifest(host, reference, &name, reference.digest.as_ref()).await?;
+        let mut digest = Digest::of(&bytes);
+        let kind: Kind = serde_json::from_slice(&bytes)
+            .map_err(|error| invalid("a manifest", error.to_string()))?;
+        if kind.schema_version != 2 {
+            let problem = "it has the old schema 1, which is not supported".to_owned();
+            return Err(invalid("a manifest", problem));
+        }
+        let list = [media_type::OCI_INDEX, media_type::DOCKER_LIST];
+        if kind.manifests.is_some() || kind.media_type.as_deref().is_some_and(|t| list.contains(&t))
+        {
+            let index: Index = serde_json::from_slice(&bytes)
+                .map_err(|error| invalid("an index", error.to_string()))?;
+            let chosen = index
+                .manifests
+                .iter()
+                .find(|entry| entry.platform.as_ref().is_some_and(|p| p.serves(platform)))
+                .ok_or_else(|| RegistryError::NoPlatform {
+                    reference: reference.to_string(),
+                    platform: platform.to_string(),
+                })?;
+            digest = chosen.digest;
+            bytes = self.manifest(host, reference, &digest.to_string(), Some(&digest)).await?;
+        }
+        let manifest: Manifest = serde_json::from_slice(&bytes)
+            .map_err(|error| invalid("a manifest", error.to_string()))?;
+        let url = format!(
+            "{}/{}/blobs/{}",
+            self.config.address(host),
+            reference.repository,
+            manifest.config.digest
+        );
+        let response = self.send(Request::get(host, url, &reference.repository)).await?;
+        let config =
+            read(response, MAX_CONFIG_BYTES).await.map_err(|p| invalid("a configuration", p))?;
+        if Digest::of(&config) != manifest.config.digest {
+            return Err(invalid("a configuration", "its digest is wrong".to_owned()));
+        }
+        let document: ImageDocument = serde_json::from_slice(&config)
+            .map_err(|error| invalid("a configuration", error.to_string()))?;
+        let layers = layers(&manifest, &document, &reference.name())
+            .map_err(|problem| invalid("a manifest", problem))?;
+        Ok(ResolvedImage { reference: reference.to_string(), digest, document, layers })
+    }
+
+    async fn manifest(
+        &self,
+        host: &str,
+        reference: &Reference,
+        name: &str,
+        expected: Option<&Digest>,
+    ) -> Result<Vec<u8>, RegistryError> {
+        let url =
+            format!("{}/{}/manifests/{name}", self.config.address(host), reference.repository);
+        let mut request = Request::get(host, url, &reference.repository);
+        for kind in [
+            media_type::OCI_INDEX,
+            media_type::OCI_MANIFEST,
+            media_type::DOCKER_LIST,
+            media_type::DOCKER_MANIFEST,
+        ] {
+            request.headers.append(ACCEPT, HeaderValue::from_static(kind));
+        }
+        let invalid = |problem| RegistryError::Invalid {
+            registry: host.to_owned(),
+            what: "a manifest".to_owned(),
+            problem,
+        };
+        let response = self.send(request).await?;
+        let bytes = read(response, MAX_MANIFEST_BYTES).await.map_err(invalid)?;
+        if expected.is_some_and(|expected| Digest::of(&bytes) != *expected) {
+            return Err(invalid("its digest is wrong".to_owned()));
+        }
+        Ok(bytes)
+    }
+}
+
+fn layers(
+    manifest: &Manifest,
+    document: &ImageDocument,
+    repository: &str,
+) -> Result<Vec<Layer>, String> {
+    let diff_ids = &document.rootfs.diff_ids;
+    if diff_ids.len() != manifest.layers.len() {
+        let (layers, ids) = (manifest.layers.len(), diff_ids.len());
+        return Err(format!("{layers} layers, but the configuration lists {ids}"));
+    }
+    if diff_ids.len() > MAX_LAYERS {
+        return Err(format!("{} layers are more than {MAX_LAYERS}", diff_ids.len()));
+    }
+    let pairs = manifest.layers.iter().zip(diff_ids);
+    Ok(pairs
+        .map(|(descriptor, diff_id)| Layer {
+            diff_id: *diff_id,
+            blob: descriptor.digest,
+            size_bytes: descriptor.size,
+            media_type: descriptor.media_type.clone(),
+            origin: LayerOrigin::Registry { repository: repository.to_owned() },
+        })
+        .collect())
+}
+
+/// The body of an answer, up to a limit.
+async fn read(response: Response, limit: usize) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    let mut stream = response.bytes_stream();
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.map_err(|error| error.to_string())?;
+        if bytes.len() + chunk.len() > limit {
+            return Err(format!("it is longer than {limit} bytes"));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
