@@ -1,1 +1,130 @@
-//! Dockerfile text to plan and diagnostics. Pure.
+//! Dockerfiles: text to plan, and everything that can be wrong with it.
+//!
+//! Pure: bytes in, plan and failures out. The path is `source` (bytes to logical lines) →
+//! `instruction` (lines to typed instructions) → `stages` (instructions to stages) → `plan`
+//! (everything expanded, keys computed). BuildKit's Dockerfile frontend is the specification; what
+//! is not supported is refused by name, never ignored.
+
+mod diagnostic;
+mod expand;
+pub mod ignore;
+mod instruction;
+mod plan;
+mod source;
+mod stages;
+
+use std::collections::BTreeMap;
+
+use common::image::ResolvedImage;
+use common::outcome::LineRange;
+use common::plan::Plan;
+use common::tree::Manifest;
+use common::{Failure, Platform};
+
+use crate::stages::Stage;
+
+/// What a build asks of a Dockerfile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Name of the stage to build; absent is the last one.
+    pub target: Option<String>,
+    /// `--build-arg`.
+    pub build_args: BTreeMap<String, String>,
+    /// `--label`.
+    pub labels: BTreeMap<String, String>,
+    /// Platform of the result.
+    pub platform: Platform,
+    /// Platform of the workers.
+    pub build_platform: Platform,
+}
+
+/// An image that planning needs to know.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ImageNeed {
+    /// The reference, expanded, as it stands in the Dockerfile.
+    pub reference: String,
+    /// For which platform.
+    pub platform: Platform,
+    /// Who needs it.
+    pub lines: LineRange,
+    /// What to say if there is no such image: a stage may have been meant.
+    pub hint: Option<String>,
+}
+
+/// Images that are known, by [`ImageNeed::reference`] and [`ImageNeed::platform`].
+pub type ImageFacts = BTreeMap<(String, Platform), ResolvedImage>;
+
+/// A plan, and what to tell the user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Planned {
+    /// The plan.
+    pub plan: Plan,
+    /// Notices, one line each.
+    pub warnings: Vec<String>,
+}
+
+/// A Dockerfile that could be parsed.
+#[derive(Debug, Clone)]
+pub struct Dockerfile {
+    source: source::Source,
+    stages: Vec<Stage>,
+    /// `ARG` before the first `FROM`.
+    global_args: Vec<instruction::Spanned>,
+    warnings: Vec<String>,
+}
+
+/// Parses a Dockerfile. `name` is for messages.
+pub fn parse(name: &str, bytes: &[u8]) -> Result<Dockerfile, Vec<Failure>> {
+    let (source, lines) = source::read(name, bytes).map_err(|failure| vec![failure])?;
+    let mut failures = Vec::new();
+    let mut instructions = Vec::new();
+    for line in &lines {
+        match instruction::parse(line, source.escape) {
+            Ok(instruction) => instructions.push(instruction),
+            Err(problem) => failures.push(source.failure(problem, line.lines)),
+        }
+    }
+    if !failures.is_empty() {
+        return Err(failures);
+    }
+    let (global_args, stages) = stages::split(instructions)
+        .map_err(|(problem, lines)| vec![source.failure(problem, lines)])?;
+    let warnings = source.warnings.clone();
+    Ok(Dockerfile { source, stages, global_args, warnings })
+}
+
+impl Dockerfile {
+    /// The images that have to be looked up before [`Dockerfile::plan`] can succeed. Call it again
+    /// with the answers until there is none: an image's ONBUILD may ask for others.
+    pub fn missing_images(
+        &self,
+        options: &Options,
+        known: &ImageFacts,
+    ) -> Result<Vec<ImageNeed>, Vec<Failure>> {
+        match plan::plan(self, options, known, None, false)? {
+            plan::Outcome::Missing(needs) => Ok(needs),
+            plan::Outcome::Planned(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// The plan. `context` is the manifest of the build context; none means that there are no
+    /// files. Fails where an image is missing in `images`.
+    pub fn plan(
+        &self,
+        options: &Options,
+        images: &ImageFacts,
+        context: Option<&Manifest>,
+    ) -> Result<Planned, Vec<Failure>> {
+        match plan::plan(self, options, images, context, true)? {
+            plan::Outcome::Planned(planned) => Ok(*planned),
+            plan::Outcome::Missing(needs) => Err(needs
+                .into_iter()
+                .map(|need| {
+                    let message = format!("the image {} was not looked up", need.reference);
+                    let problem = diagnostic::Problem::new("image-not-resolved", message);
+                    self.source.failure(problem, need.lines)
+                })
+                .collect()),
+        }
+    }
+}

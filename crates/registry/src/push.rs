@@ -169,7 +169,7 @@ impl Client {
     }
 }
 
-fn push_request<'a>(method: Method, reference: &'a Reference, url: String) -> Request<'a> {
+fn push_request(method: Method, reference: &Reference, url: String) -> Request<'_> {
     Request {
         method,
         host: &reference.registry,

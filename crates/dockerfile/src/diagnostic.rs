@@ -1,0 +1,93 @@
+//! Problems and suggestions.
+
+use common::{Failure, FailureClass};
+
+/// Something wrong, without its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Problem {
+    pub(crate) code: &'static str,
+    pub(crate) message: String,
+    pub(crate) hint: Option<String>,
+}
+
+impl Problem {
+    pub(crate) fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), hint: None }
+    }
+
+    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Something that Slipway does not do yet.
+    pub(crate) fn unsupported(what: &str) -> Self {
+        Self::new("not-supported", format!("{what} is not supported yet"))
+            .with_hint("docs/conformance.md lists what is supported")
+    }
+
+    /// Adds "did you mean" where one of `known` is close to `word`.
+    pub(crate) fn suggest<'a>(self, word: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
+        match nearest(word, known) {
+            Some(found) => self.with_hint(format!("did you mean {found}?")),
+            None => self,
+        }
+    }
+
+    pub(crate) fn into_failure(self) -> Failure {
+        let mut failure = Failure::new(FailureClass::User, self.code, self.message);
+        failure.hint = self.hint;
+        failure
+    }
+}
+
+/// The closest of `known`, if it is close enough to be meant.
+pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let lower = word.to_ascii_lowercase();
+    if lower.len() > 100 {
+        return None;
+    }
+    known
+        .into_iter()
+        .map(|candidate| (distance(&lower, &candidate.to_ascii_lowercase()), candidate))
+        .filter(|(distance, candidate)| *distance <= candidate.len().div_ceil(3))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Edits between two words; two neighbours that changed places are one edit (optimal string
+/// alignment).
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
+    for (i, row) in rows.iter_mut().enumerate() {
+        row[0] = i;
+    }
+    for (j, cell) in rows[0].iter_mut().enumerate() {
+        *cell = j;
+    }
+    for i in 1..=a.len() {
+        for j in 1..=b.len() {
+            let cost = usize::from(a[i - 1] != b[j - 1]);
+            let edit = (rows[i - 1][j - 1] + cost).min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
+            let swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
+            rows[i][j] = if swapped { edit.min(rows[i - 2][j - 2] + 1) } else { edit };
+        }
+    }
+    rows[a.len()][b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_words_are_suggested_and_far_ones_are_not() {
+        let known = ["FROM", "RUN", "COPY", "WORKDIR"];
+        assert_eq!(nearest("FORM", known), Some("FROM"));
+        assert_eq!(nearest("CPOY", known), Some("COPY"));
+        assert_eq!(nearest("COPPY", known), Some("COPY"));
+        assert_eq!(nearest("WORKDIRR", known), Some("WORKDIR"));
+        assert_eq!(nearest("XYZZY", known), None);
+    }
+}

@@ -1,0 +1,247 @@
+//! What the target needs.
+
+use std::collections::BTreeMap;
+
+use common::outcome::LineRange;
+use common::{Failure, Platform};
+
+use super::scope::Global;
+use crate::diagnostic::{Problem, nearest};
+use crate::instruction::{Instruction, Spanned};
+use crate::source::read_trigger;
+use crate::{Dockerfile, ImageFacts, ImageNeed, Options, instruction};
+
+/// The needed stages, producers first, and the images that nobody knows yet.
+pub(crate) struct Graph<'a> {
+    pub(crate) global: Global<'a>,
+    pub(crate) stages: Vec<Node>,
+    /// Position in `stages` by position in the Dockerfile.
+    pub(crate) positions: BTreeMap<usize, usize>,
+    pub(crate) missing: Vec<ImageNeed>,
+}
+
+/// A needed stage.
+pub(crate) struct Node {
+    /// Position in the Dockerfile.
+    pub(crate) source: usize,
+    pub(crate) base: NodeBase,
+    pub(crate) platform: Platform,
+    /// Triggers of the base, then the stage's own.
+    pub(crate) instructions: Vec<Spanned>,
+}
+
+/// What a stage starts from, by position in the Dockerfile or reference.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NodeBase {
+    Scratch,
+    Stage(usize),
+    Image(String),
+}
+
+/// Where `--from` leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum From {
+    Stage(usize),
+    Image(String),
+}
+
+pub(crate) fn build<'a>(
+    file: &Dockerfile,
+    options: &'a Options,
+    known: &ImageFacts,
+) -> Result<Graph<'a>, Vec<Failure>> {
+    let fail = |(problem, lines): (Problem, LineRange)| vec![file.source.failure(problem, lines)];
+    let global = Global::new(file, options).map_err(fail)?;
+    let target = find_target(file, options).map_err(fail)?;
+    let mut needed = vec![false; file.stages.len()];
+    needed[target] = true;
+    let mut nodes = Vec::new();
+    let mut missing: Vec<ImageNeed> = Vec::new();
+    let mut failures = Vec::new();
+    for source in (0..=target).rev() {
+        if !needed[source] {
+            continue;
+        }
+        match visit(file, options, known, &global, source) {
+            Ok((node, needs)) => {
+                let mut mark = |stage: usize| needed[stage] = true;
+                if let NodeBase::Stage(stage) = node.base {
+                    mark(stage);
+                }
+                for spanned in &node.instructions {
+                    if let Instruction::Copy(copy) = &spanned.instruction
+                        && let Some(from) = &copy.from
+                        && let Ok(From::Stage(stage)) = resolve_from(file, source, from)
+                    {
+                        mark(stage);
+                    }
+                }
+                missing.extend(needs.into_iter().filter(|need| !has(known, need)));
+                nodes.push(node);
+            }
+            Err(problem) => failures.push(file.source.failure(problem.0, problem.1)),
+        }
+    }
+    if !failures.is_empty() {
+        failures.reverse();
+        return Err(failures);
+    }
+    nodes.reverse();
+    missing.sort();
+    missing.dedup_by(|a, b| a.reference == b.reference && a.platform == b.platform);
+    let positions = nodes.iter().enumerate().map(|(at, node)| (node.source, at)).collect();
+    Ok(Graph { global, stages: nodes, positions, missing })
+}
+
+fn has(known: &ImageFacts, need: &ImageNeed) -> bool {
+    known.contains_key(&(need.reference.clone(), need.platform.clone()))
+}
+
+fn find_target(file: &Dockerfile, options: &Options) -> Result<usize, (Problem, LineRange)> {
+    let Some(target) = &options.target else { return Ok(file.stages.len() - 1) };
+    let lower = target.to_ascii_lowercase();
+    let found = file.stages.iter().rposition(|stage| stage.name.as_deref() == Some(&lower));
+    found.ok_or_else(|| {
+        let names: Vec<&str> =
+            file.stages.iter().filter_map(|stage| stage.name.as_deref()).collect();
+        let problem =
+            Problem::new("unknown-target", format!("target stage {target:?} could not be found"));
+        let problem = match (nearest(&lower, names.iter().copied()), names.is_empty()) {
+            (Some(name), _) => problem.with_hint(format!("did you mean {name}?")),
+            (None, false) => problem.with_hint(format!("the stages are: {}", names.join(", "))),
+            (None, true) => {
+                problem.with_hint("no stage has a name: give it one with FROM … AS name")
+            }
+        };
+        (problem, file.stages[0].lines)
+    })
+}
+
+fn visit(
+    file: &Dockerfile,
+    options: &Options,
+    known: &ImageFacts,
+    global: &Global<'_>,
+    source: usize,
+) -> Result<(Node, Vec<ImageNeed>), (Problem, LineRange)> {
+    let stage = &file.stages[source];
+    let at = |problem: Problem| (problem, stage.lines);
+    let platform = platform(stage.platform.as_deref(), options, global).map_err(at)?;
+    let image = global.expand(&stage.image).map_err(at)?;
+    if image.trim().is_empty() {
+        let message = format!("base name ({}) should not be blank", stage.image);
+        return Err(at(Problem::new("blank-base", message).with_hint(
+            "an ARG that FROM uses has to stand before the first FROM, with a default",
+        )));
+    }
+    let earlier = file.stages[..source]
+        .iter()
+        .rposition(|other| other.name.as_deref() == Some(image.as_str()));
+    let mut needs = Vec::new();
+    let (base, triggers) = match earlier {
+        Some(base) => (NodeBase::Stage(base), own_triggers(file, base)),
+        None if image == "scratch" => (NodeBase::Scratch, Vec::new()),
+        None => {
+            let need = ImageNeed {
+                reference: image.clone(),
+                platform: platform.clone(),
+                lines: stage.lines,
+                hint: near_stage(file, source, &image),
+            };
+            let fact = known.get(&(image.clone(), platform.clone()));
+            let triggers = fact.and_then(|fact| fact.document.config.on_build.clone());
+            needs.push(need);
+            (NodeBase::Image(image), triggers.unwrap_or_default())
+        }
+    };
+    let mut instructions = Vec::new();
+    for text in triggers {
+        instructions.push(trigger(file, &text, stage.lines).map_err(at)?);
+    }
+    instructions.extend(stage.instructions.iter().cloned());
+    for spanned in &instructions {
+        let Instruction::Copy(copy) = &spanned.instruction else { continue };
+        let Some(from) = &copy.from else { continue };
+        let found = resolve_from(file, source, from).map_err(|problem| (problem, spanned.lines))?;
+        if let From::Image(reference) = found {
+            let hint = near_stage(file, source, &reference);
+            let (platform, lines) = (options.platform.clone(), spanned.lines);
+            needs.push(ImageNeed { reference, platform, lines, hint });
+        }
+    }
+    Ok((Node { source, base, platform, instructions }, needs))
+}
+
+fn near_stage(file: &Dockerfile, source: usize, name: &str) -> Option<String> {
+    let names = file.stages[..source].iter().filter_map(|stage| stage.name.as_deref());
+    nearest(name, names).map(|name| format!("did you mean the stage {name}?"))
+}
+
+fn platform(
+    flag: Option<&str>,
+    options: &Options,
+    global: &Global<'_>,
+) -> Result<Platform, Problem> {
+    let Some(flag) = flag else { return Ok(options.platform.clone()) };
+    let text = global.expand(flag)?;
+    if text.is_empty() {
+        let message = format!("empty platform value from expression {flag}");
+        return Err(Problem::new("bad-platform", message));
+    }
+    let platform: Platform = text.parse().map_err(|error| {
+        Problem::new("bad-platform", format!("failed to parse platform: {error}"))
+    })?;
+    if platform != options.platform && platform != options.build_platform {
+        return Err(Problem::unsupported(&format!(
+            "FROM --platform={platform} on {}",
+            options.build_platform
+        )));
+    }
+    Ok(platform)
+}
+
+/// The ONBUILD instructions of a stage of the same file.
+fn own_triggers(file: &Dockerfile, stage: usize) -> Vec<String> {
+    let instructions = file.stages[stage].instructions.iter();
+    instructions
+        .filter_map(|spanned| match &spanned.instruction {
+            Instruction::OnBuild(text) => Some(text.clone()),
+            _ => None,
+        })
+        .collect()
+}
+
+fn trigger(file: &Dockerfile, text: &str, lines: LineRange) -> Result<Spanned, Problem> {
+    let bad =
+        || Problem::new("bad-onbuild", format!("the base's ONBUILD {text:?} cannot be parsed"));
+    let mut logical = read_trigger(text, file.source.escape).ok_or_else(bad)?;
+    logical.lines = lines;
+    instruction::parse(&logical, file.source.escape)
+}
+
+/// Stage name, stage index, else image.
+pub(crate) fn resolve_from(file: &Dockerfile, current: usize, from: &str) -> Result<From, Problem> {
+    if from.contains('$') {
+        let message = "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround";
+        return Err(Problem::new("from-variable", message));
+    }
+    let lower = from.to_ascii_lowercase();
+    let named = |stage: &crate::stages::Stage| stage.name.as_deref() == Some(lower.as_str());
+    if let Some(stage) = file.stages[..current].iter().rposition(named) {
+        return Ok(From::Stage(stage));
+    }
+    if file.stages[current..].iter().any(named) {
+        let message =
+            format!("cannot copy from stage {from:?}, it needs to be defined before current stage");
+        return Err(Problem::new("stage-order", message));
+    }
+    match from.parse::<usize>() {
+        Ok(index) if index < current => Ok(From::Stage(index)),
+        Ok(index) => {
+            let count = current;
+            Err(Problem::new("unknown-stage", format!("invalid stage index {index}"))
+                .with_hint(format!("{count} stages stand before this one, counted from 0")))
+        }
+        Err(_) => Ok(From::Image(from.to_owned())),
+    }
+}

@@ -1,0 +1,146 @@
+//! Variables.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+use common::outcome::LineRange;
+
+use crate::diagnostic::Problem;
+use crate::expand;
+use crate::instruction::{Instruction, Spanned};
+use crate::{Dockerfile, Options};
+
+/// Proxy settings: build arguments that reach commands without being declared, and no key.
+const PROXIES: [&str; 5] = ["http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy"];
+
+/// The arguments before the first FROM and the predefined ones.
+pub(crate) struct Global<'a> {
+    options: &'a Options,
+    escape: char,
+    values: Vec<(String, String)>,
+    target: String,
+    consumed: RefCell<BTreeSet<String>>,
+}
+
+impl<'a> Global<'a> {
+    /// Evaluates the global arguments in order.
+    pub(crate) fn new(
+        file: &Dockerfile,
+        options: &'a Options,
+    ) -> Result<Self, (Problem, LineRange)> {
+        let last = file.stages.last().and_then(|stage| stage.name.clone());
+        let target = options.target.clone().or(last).unwrap_or_else(|| "default".to_owned());
+        let mut global = Self {
+            options,
+            escape: file.source.escape,
+            values: Vec::new(),
+            target,
+            consumed: RefCell::default(),
+        };
+        for Spanned { instruction, lines, .. } in &file.global_args {
+            let Instruction::Arg(args) = instruction else { continue };
+            for (name, default) in args {
+                let value = match (global.build_arg(name), default) {
+                    (Some(value), _) => Some(value),
+                    (None, Some(default)) => {
+                        Some(global.expand(default).map_err(|problem| (problem, *lines))?)
+                    }
+                    (None, None) => None,
+                };
+                if let Some(value) = value {
+                    global.values.retain(|(known, _)| known != name);
+                    global.values.push((name.clone(), value));
+                }
+            }
+        }
+        Ok(global)
+    }
+
+    /// The value of `--build-arg`; counts as used.
+    pub(crate) fn build_arg(&self, name: &str) -> Option<String> {
+        let value = self.options.build_args.get(name).cloned();
+        if value.is_some() {
+            self.consumed.borrow_mut().insert(name.to_owned());
+        }
+        value
+    }
+
+    /// A global or predefined argument.
+    pub(crate) fn get(&self, name: &str) -> Option<String> {
+        let declared = self.values.iter().find(|(known, _)| known == name);
+        declared.map(|(_, value)| value.clone()).or_else(|| self.predefined(name))
+    }
+
+    fn predefined(&self, name: &str) -> Option<String> {
+        let (platform, part) = match name.strip_prefix("TARGET") {
+            Some("STAGE") => return Some(self.target.clone()),
+            Some(part) => (&self.options.platform, part),
+            None => (&self.options.build_platform, name.strip_prefix("BUILD")?),
+        };
+        let value = match part {
+            "PLATFORM" => platform.to_string(),
+            "OS" => platform.os.clone(),
+            "ARCH" => platform.architecture.clone(),
+            "VARIANT" => platform.variant.clone(),
+            "OSVERSION" => String::new(),
+            _ => return None,
+        };
+        self.build_arg(name).or(Some(value))
+    }
+
+    /// Expands a word of a FROM line or a global default.
+    pub(crate) fn expand(&self, word: &str) -> Result<String, Problem> {
+        expand::expand(word, self.escape, &|name| self.get(name)).map_err(|message| {
+            Problem::new("bad-substitution", format!("failed to process {word:?}: {message}"))
+        })
+    }
+
+    /// Proxy settings that were given and are not declared, in both cases.
+    pub(crate) fn proxies(&self, declared: &dyn Fn(&str) -> bool) -> Vec<(String, String)> {
+        let mut found = Vec::new();
+        for name in PROXIES {
+            let upper = name.to_ascii_uppercase();
+            let value = self.build_arg(name).or_else(|| self.build_arg(&upper));
+            let Some(value) = value else { continue };
+            for name in [name.to_owned(), upper] {
+                if !declared(&name) {
+                    found.push((name, value.clone()));
+                }
+            }
+        }
+        found
+    }
+
+    /// The build arguments that something asked for.
+    pub(crate) fn consumed(&self) -> BTreeSet<String> {
+        let own = self
+            .options
+            .build_args
+            .keys()
+            .filter(|name| name.starts_with("BUILDKIT_") || *name == "SOURCE_DATE_EPOCH");
+        self.consumed.borrow().iter().chain(own).cloned().collect()
+    }
+}
+
+/// The variables at one point of a stage.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Variables {
+    /// ENV and ARG together, as commands see them, in order of first definition.
+    pub(crate) visible: Vec<(String, String)>,
+    /// ARGs with a value, for history.
+    pub(crate) args: Vec<(String, String)>,
+}
+
+impl Variables {
+    /// Sets a variable where it stands, else behind the others.
+    pub(crate) fn set(list: &mut Vec<(String, String)>, name: &str, value: String) {
+        match list.iter_mut().find(|(known, _)| known == name) {
+            Some((_, old)) => *old = value,
+            None => list.push((name.to_owned(), value)),
+        }
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<String> {
+        self.visible.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
+    }
+}
