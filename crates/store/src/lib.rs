@@ -1,1 +1,151 @@
-//! All SQL of Slipway: one file per aggregate, checked at compile time.
+//! All SQL of Slipway: a file per aggregate, checked against the schema when compiled.
+//!
+//! Postgres is the only truth. One use case is one transaction; every write that depends on a state
+//! names the state and the lease and checks that it hit. All times are the database's `now()`.
+
+mod build;
+mod cache;
+mod image;
+mod log;
+mod object;
+mod plan;
+mod result;
+mod view;
+mod worker;
+
+pub use build::{ClaimedBuild, NewBuild, Submitted};
+pub use cache::{CachedSlice, SliceKey};
+pub use log::ChunkRow;
+pub use object::{ObjectKey, ObjectRow};
+pub use plan::{NewEdge, NewPlan, NewStage, NewStep, StageJobRow};
+pub use result::{Finished, NewExport, Outcome, Resulted};
+pub use view::{BuildRow, ExportRow, QueueCounts, StageRow, StepRow, WorkerRow};
+pub use worker::{Held, HeldRow, ReadyRow, SyncState, WorkerFacts};
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+/// The migrations, embedded.
+static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
+
+/// A call to the database failed, or found what it must not find.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// There is no such row.
+    #[error("no such {0}")]
+    NotFound(&'static str),
+    /// The lease is not live: the stage was given to somebody else, has ended, or never was.
+    #[error("the lease is not live")]
+    StaleLease,
+    /// The row is not in a state in which this can be done.
+    #[error("the {0} is in another state")]
+    WrongState(&'static str),
+    /// A stored document is not what it should be.
+    #[error("a stored {what} cannot be read: {source}")]
+    Damaged {
+        /// What it is.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The database.
+    #[error("the database failed: {0}")]
+    Database(#[from] sqlx::Error),
+    /// The schema.
+    #[error("the schema cannot be brought up to date: {0}")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+}
+
+/// What a call gives.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// A pool of connections.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pool: sqlx::PgPool,
+}
+
+/// How the schema compares to what this program expects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SchemaState {
+    /// All migrations have run.
+    Current,
+    /// Migrations are missing.
+    Behind,
+    /// The schema has migrations that this program does not know.
+    Ahead,
+}
+
+impl Store {
+    /// Connects. The database may be starting: tries for ten seconds.
+    pub async fn connect(url: &str, max_connections: u32) -> Result<Self> {
+        let options: PgConnectOptions = url.parse()?;
+        let options = options.application_name("slipway-coordinator").options([
+            ("statement_timeout", "10s"),
+            ("lock_timeout", "5s"),
+            ("idle_in_transaction_session_timeout", "15s"),
+        ]);
+        let pool = PgPoolOptions::new()
+            .max_connections(max_connections)
+            .acquire_timeout(Duration::from_secs(10))
+            .connect_with(options)
+            .await?;
+        Ok(Self { pool })
+    }
+
+    /// Runs the migrations that are missing.
+    pub async fn migrate(&self) -> Result<()> {
+        Ok(MIGRATOR.run(&self.pool).await?)
+    }
+
+    /// Compares the schema with the program.
+    pub async fn schema_state(&self) -> Result<SchemaState> {
+        let exists = sqlx::query_scalar!(
+            r#"select to_regclass('_sqlx_migrations') is not null as "exists!""#
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        if !exists {
+            return Ok(SchemaState::Behind);
+        }
+        // The table belongs to the migration tool, so the query is not checked at compile time.
+        let newest: Option<i64> =
+            sqlx::query_scalar("select max(version) from _sqlx_migrations where success")
+                .fetch_one(&self.pool)
+                .await?;
+        let known = MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0);
+        Ok(match newest.unwrap_or(0).cmp(&known) {
+            std::cmp::Ordering::Less => SchemaState::Behind,
+            std::cmp::Ordering::Equal => SchemaState::Current,
+            std::cmp::Ordering::Greater => SchemaState::Ahead,
+        })
+    }
+
+    /// Whether the database answers.
+    pub async fn check(&self) -> Result<()> {
+        sqlx::query_scalar!(r#"select 1 as "one!""#).fetch_one(&self.pool).await?;
+        Ok(())
+    }
+}
+
+/// A stored document back as what it was.
+fn read<T: serde::de::DeserializeOwned>(what: &'static str, value: serde_json::Value) -> Result<T> {
+    serde_json::from_value(value).map_err(|source| StoreError::Damaged { what, source })
+}
+
+/// A document to store.
+fn write<T: serde::Serialize>(what: &'static str, value: &T) -> Result<serde_json::Value> {
+    serde_json::to_value(value).map_err(|source| StoreError::Damaged { what, source })
+}
+
+/// A number as Postgres has it; what does not fit cannot be right and is cut.
+fn int(number: impl TryInto<i32>) -> i32 {
+    number.try_into().unwrap_or(i32::MAX)
+}
+
+/// A number as Postgres has it.
+fn bigint(number: impl TryInto<i64>) -> i64 {
+    number.try_into().unwrap_or(i64::MAX)
+}

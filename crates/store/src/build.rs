@@ -1,0 +1,183 @@
+//! Builds: from submission to the plan, and their early end.
+
+use common::outcome::Failure;
+use common::{BuildId, ProjectName};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::{Result, Store, StoreError, write};
+
+/// How long a planner may take before another one tries.
+const PLANNER_LEASE_SECS: f64 = 120.0;
+
+/// A build to store.
+#[derive(Debug, Clone)]
+pub struct NewBuild {
+    /// Its id.
+    pub id: BuildId,
+    /// Its project.
+    pub project: ProjectName,
+    /// The request as it came.
+    pub request: Value,
+    /// Idempotency-Key.
+    pub request_key: Option<String>,
+    /// Name of the Dockerfile.
+    pub dockerfile: String,
+    /// Target.
+    pub target: Option<String>,
+}
+
+/// What a submission came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Submitted {
+    /// The build is new.
+    New(BuildId),
+    /// A build with this key exists.
+    Existing(BuildId),
+}
+
+/// A build that this process may plan for a while.
+#[derive(Debug, Clone)]
+pub struct ClaimedBuild {
+    /// Its id.
+    pub id: BuildId,
+    /// Its project.
+    pub project: ProjectName,
+    /// The request as it came.
+    pub request: Value,
+}
+
+impl Store {
+    /// Stores a build as `queued`, once for each key.
+    pub async fn submit_build(&self, build: &NewBuild) -> Result<Submitted> {
+        let inserted = sqlx::query_scalar!(
+            r#"insert into build (id, project, request, request_key, dockerfile, target)
+               values ($1, $2, $3, $4, $5, $6)
+               on conflict (project, request_key) do nothing
+               returning id"#,
+            build.id.0,
+            build.project.as_str(),
+            build.request,
+            build.request_key,
+            build.dockerfile,
+            build.target,
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        if inserted.is_some() {
+            return Ok(Submitted::New(build.id));
+        }
+        let existing = sqlx::query_scalar!(
+            "select id from build where project = $1 and request_key = $2",
+            build.project.as_str(),
+            build.request_key,
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(Submitted::Existing(BuildId(existing)))
+    }
+
+    /// Takes the oldest build that nobody plans.
+    pub async fn claim_build(&self, planner: Uuid) -> Result<Option<ClaimedBuild>> {
+        let row = sqlx::query!(
+            r#"update build set state = 'planning', planner = $1,
+                      planner_until = now() + make_interval(secs => $2)
+               where id = (select id from build
+                           where state = 'queued' or (state = 'planning' and planner_until < now())
+                           order by created_at limit 1 for update skip locked)
+               returning id, project, request"#,
+            planner,
+            PLANNER_LEASE_SECS,
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        row.map(|row| {
+            let project =
+                row.project.parse().map_err(|_| StoreError::WrongState("project name"))?;
+            Ok(ClaimedBuild { id: BuildId(row.id), project, request: row.request })
+        })
+        .transpose()
+    }
+
+    /// Ends a build that could not be planned.
+    pub async fn fail_planning(
+        &self,
+        build: BuildId,
+        planner: Uuid,
+        failure: &Failure,
+    ) -> Result<()> {
+        let failure = write("failure", failure)?;
+        let done = sqlx::query!(
+            r#"update build set state = 'failed', failure = $3, ended_at = now()
+               where id = $1 and state = 'planning' and planner = $2"#,
+            build.0,
+            planner,
+            failure,
+        )
+        .execute(&self.pool)
+        .await?;
+        if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::WrongState("build")) }
+    }
+
+    /// Gives a build back that could not be planned for a passing reason.
+    pub async fn release_build(&self, build: BuildId, planner: Uuid) -> Result<()> {
+        sqlx::query!(
+            r#"update build set planner_until = now() + make_interval(secs => 1)
+               where id = $1 and state = 'planning' and planner = $2"#,
+            build.0,
+            planner,
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Ends a build on request. Stages that nobody holds end at once, holders are told. Returns
+    /// false when the build had ended before.
+    pub async fn cancel_build(&self, build: BuildId, failure: &Failure) -> Result<bool> {
+        let failure = write("failure", failure)?;
+        let mut transaction = self.pool.begin().await?;
+        let done = sqlx::query!(
+            r#"update build set state = 'cancelled', failure = $2, ended_at = now()
+               where id = $1 and state in ('queued', 'planning', 'running')"#,
+            build.0,
+            failure,
+        )
+        .execute(&mut *transaction)
+        .await?;
+        if done.rows_affected() == 0 {
+            let exists = sqlx::query_scalar!("select id from build where id = $1", build.0)
+                .fetch_optional(&mut *transaction)
+                .await?;
+            return exists.map(|_| false).ok_or(StoreError::NotFound("build"));
+        }
+        drop_stages(&mut transaction, build.0, "cancelled").await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+}
+
+/// Ends the stages of a build that has ended: those that wait at once, held ones through their
+/// holder.
+pub(crate) async fn drop_stages(
+    connection: &mut sqlx::PgConnection,
+    build: Uuid,
+    reason: &str,
+) -> Result<()> {
+    sqlx::query!(
+        r#"update stage set state = 'cancelled', ended_at = now()
+           where build_id = $1 and state in ('waiting', 'ready', 'attached')"#,
+        build,
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
+        r#"update stage set drop_reason = $2
+           where build_id = $1 and state in ('running', 'parked') and drop_reason is null"#,
+        build,
+        reason,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,99 @@
+//! The cache: layers by step key, slices by stage key.
+
+use std::collections::BTreeMap;
+
+use common::image::Layer;
+use common::plan::SliceSelector;
+use common::{Digest, ProjectName};
+
+use crate::{Result, Store, read};
+
+/// Names a slice in the cache.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SliceKey {
+    /// Key of the stage that made it.
+    pub stage_key: Digest,
+    /// Digest of the selector.
+    pub selector: Digest,
+}
+
+/// A slice that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CachedSlice {
+    /// Which files.
+    pub selector: SliceSelector,
+    /// Digest of the encoded manifest.
+    pub manifest: Digest,
+    /// The encoded manifest in base64, when it is small.
+    pub inline_manifest: Option<String>,
+    /// Number of regular files.
+    pub files: u64,
+    /// Their bytes.
+    pub content_bytes: u64,
+    /// Bytes in the object store.
+    pub stored_bytes: u64,
+}
+
+impl Store {
+    /// Which of the keys have a layer, in one statement that also renews their last use.
+    pub async fn find_layers(
+        &self,
+        project: &ProjectName,
+        keys: &[Digest],
+    ) -> Result<BTreeMap<Digest, Layer>> {
+        let keys: Vec<String> = keys.iter().map(Digest::to_string).collect();
+        let rows = sqlx::query!(
+            r#"update cache_record set last_used = now()
+               where project = $1 and key = any($2) returning key, layer"#,
+            project.as_str(),
+            &keys,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let mut found = BTreeMap::new();
+        for row in rows {
+            if let Ok(key) = row.key.parse() {
+                found.insert(key, read("layer", row.layer)?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Which slices of these stages exist.
+    pub async fn find_slices(
+        &self,
+        project: &ProjectName,
+        stage_keys: &[Digest],
+    ) -> Result<BTreeMap<SliceKey, CachedSlice>> {
+        let keys: Vec<String> = stage_keys.iter().map(Digest::to_string).collect();
+        let rows = sqlx::query!(
+            r#"update cache_slice set last_used = now()
+               where project = $1 and stage_key = any($2)
+               returning stage_key, paths, manifest, inline_manifest, files, content_bytes, stored_bytes"#,
+            project.as_str(),
+            &keys,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let mut found = BTreeMap::new();
+        for row in rows {
+            let paths: Vec<String> = read("slice", row.paths)?;
+            let selector = SliceSelector::new(paths);
+            let (Ok(stage_key), Ok(manifest)) = (row.stage_key.parse(), row.manifest.parse())
+            else {
+                continue;
+            };
+            let key = SliceKey { stage_key, selector: selector.digest() };
+            let slice = CachedSlice {
+                selector,
+                manifest,
+                inline_manifest: row.inline_manifest,
+                files: u64::try_from(row.files).unwrap_or(0),
+                content_bytes: u64::try_from(row.content_bytes).unwrap_or(0),
+                stored_bytes: u64::try_from(row.stored_bytes).unwrap_or(0),
+            };
+            found.insert(key, slice);
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,81 @@
+//! Where the chunks of logs are.
+
+use common::{BuildId, Epoch, Lease, StageId};
+
+use crate::{Result, Store, StoreError, int};
+
+/// A stored chunk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChunkRow {
+    /// The stage.
+    pub stage: StageId,
+    /// The attempt.
+    pub epoch: Epoch,
+    /// Number of the chunk.
+    pub chunk: u32,
+    /// Name of the object.
+    pub object: String,
+}
+
+impl Store {
+    /// Records a chunk for the holder of a lease that is, or was the last, live one. False when it
+    /// was recorded before.
+    pub async fn add_log_chunk(
+        &self,
+        lease: Lease,
+        chunk: u32,
+        object: &str,
+        lines: usize,
+        bytes: usize,
+    ) -> Result<bool> {
+        let done = sqlx::query!(
+            r#"insert into log_chunk (stage_id, epoch, chunk, object, lines, bytes)
+               select id, epoch, $3, $4, $5, $6 from stage where id = $1 and epoch = $2
+               on conflict do nothing"#,
+            lease.stage.0,
+            lease.epoch.0,
+            int(chunk),
+            object,
+            int(lines),
+            int(bytes),
+        )
+        .execute(&self.pool)
+        .await?;
+        if done.rows_affected() == 1 {
+            return Ok(true);
+        }
+        let live = sqlx::query_scalar!(
+            "select id from stage where id = $1 and epoch = $2",
+            lease.stage.0,
+            lease.epoch.0,
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        live.map(|_| false).ok_or(StoreError::StaleLease)
+    }
+
+    /// The chunks of a build, attempts in order, optionally of one stage.
+    pub async fn log_chunks(
+        &self,
+        build: BuildId,
+        stage: Option<StageId>,
+    ) -> Result<Vec<ChunkRow>> {
+        let rows = sqlx::query!(
+            r#"select l.stage_id, l.epoch, l.chunk, l.object
+               from log_chunk l join stage s on s.id = l.stage_id
+               where s.build_id = $1 and ($2::uuid is null or s.id = $2)
+               order by s.position, l.epoch, l.chunk"#,
+            build.0,
+            stage.map(|stage| stage.0),
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let chunks = rows.into_iter().map(|row| ChunkRow {
+            stage: StageId(row.stage_id),
+            epoch: Epoch(row.epoch),
+            chunk: u32::try_from(row.chunk).unwrap_or(0),
+            object: row.object,
+        });
+        Ok(chunks.collect())
+    }
+}

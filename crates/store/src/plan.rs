@@ -1,0 +1,306 @@
+//! Storing a plan, and reading back what a worker needs of it.
+
+use common::cache_key::KeyPart;
+use common::image::Layer;
+use common::outcome::LineRange;
+use common::plan::SliceSelector;
+use common::stage::{StageKind, StageState};
+use common::{BuildId, Digest, Platform, ProjectName, StageId};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::cache::CachedSlice;
+use crate::{Result, Store, StoreError, bigint, int, read, write};
+
+/// A stage to store.
+#[derive(Debug, Clone)]
+pub struct NewStage {
+    /// Its id.
+    pub id: StageId,
+    /// Stage or export.
+    pub kind: StageKind,
+    /// Name for people.
+    pub label: String,
+    /// `Waiting`, `Ready`, `Cached` or `Skipped`.
+    pub state: StageState,
+    /// What it needs of a worker.
+    pub platform: Platform,
+    /// Stages after it on the longest path.
+    pub depth: u32,
+    /// Bases that are not there yet.
+    pub bases_missing: u32,
+    /// What it is, as the coordinator wants it back.
+    pub plan: Value,
+    /// First step to run.
+    pub first_step: u32,
+    /// Layers below that step, where they are known.
+    pub base_layers: Option<Vec<Layer>>,
+    /// Slices to make.
+    pub make_slices: Vec<SliceSelector>,
+    /// Layers of a cached stage.
+    pub layers: Option<Vec<Layer>>,
+    /// Slices that were found for it.
+    pub slices: Vec<CachedSlice>,
+    /// Its steps.
+    pub steps: Vec<NewStep>,
+}
+
+/// A step to store.
+#[derive(Debug, Clone)]
+pub struct NewStep {
+    /// Its number.
+    pub number: u32,
+    /// The instruction.
+    pub display: String,
+    /// Where it stands.
+    pub lines: LineRange,
+    /// Its key.
+    pub key: Digest,
+    /// What the key is made of.
+    pub key_parts: Vec<KeyPart>,
+    /// Whether it was found in the cache.
+    pub cached: bool,
+}
+
+/// Who reads whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewEdge {
+    /// The reader.
+    pub consumer: StageId,
+    /// What is read.
+    pub producer: StageId,
+    /// FROM, or a copy.
+    pub is_base: bool,
+}
+
+/// A plan to store.
+#[derive(Debug, Clone)]
+pub struct NewPlan {
+    /// Digest of the context's manifest.
+    pub context: Option<Digest>,
+    /// Stages and exports, producers first.
+    pub stages: Vec<NewStage>,
+    /// Edges.
+    pub edges: Vec<NewEdge>,
+    /// Notices.
+    pub warnings: Vec<String>,
+}
+
+/// All that a job message is made of.
+#[derive(Debug, Clone)]
+pub struct StageJobRow {
+    /// The stage.
+    pub id: StageId,
+    /// Its build.
+    pub build: BuildId,
+    /// Its project.
+    pub project: ProjectName,
+    /// Its kind.
+    pub kind: StageKind,
+    /// Name for people.
+    pub label: String,
+    /// Name of the Dockerfile.
+    pub dockerfile: String,
+    /// What it is.
+    pub plan: Value,
+    /// First step to run.
+    pub first_step: u32,
+    /// Layers below that step, where they were known when it was planned.
+    pub base_layers: Option<Vec<Layer>>,
+    /// Layers of the stage that it starts from.
+    pub producer_layers: Option<Vec<Layer>>,
+    /// Slices to make.
+    pub make_slices: Vec<SliceSelector>,
+    /// Digest of the context's manifest.
+    pub context: Option<Digest>,
+    /// Slices of the stages that it reads, with their stage.
+    pub slices: Vec<(StageId, CachedSlice)>,
+}
+
+impl Store {
+    /// Stores a plan: the build runs from now on. If everything is there already, it has succeeded.
+    pub async fn save_plan(
+        &self,
+        build: BuildId,
+        project: &ProjectName,
+        planner: Uuid,
+        plan: &NewPlan,
+    ) -> Result<()> {
+        let mut transaction = self.pool.begin().await?;
+        let warnings = write("warnings", &plan.warnings)?;
+        let done = sqlx::query!(
+            r#"update build set state = 'running', warnings = $3, context = $4
+               where id = $1 and state = 'planning' and planner = $2"#,
+            build.0,
+            planner,
+            warnings,
+            plan.context.map(|digest| digest.to_string()),
+        )
+        .execute(&mut *transaction)
+        .await?;
+        if done.rows_affected() != 1 {
+            return Err(StoreError::WrongState("build"));
+        }
+        for (position, stage) in plan.stages.iter().enumerate() {
+            insert_stage(&mut transaction, build, project, position, stage).await?;
+        }
+        for edge in &plan.edges {
+            sqlx::query!(
+                r#"insert into stage_edge (consumer, producer, is_base) values ($1, $2, $3)
+                   on conflict (producer, consumer)
+                   do update set is_base = stage_edge.is_base or excluded.is_base"#,
+                edge.consumer.0,
+                edge.producer.0,
+                edge.is_base,
+            )
+            .execute(&mut *transaction)
+            .await?;
+        }
+        crate::result::end_build_if_done(&mut transaction, build.0).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// All that a worker has to know of a stage.
+    pub async fn stage_job(&self, stage: StageId) -> Result<StageJobRow> {
+        let row = sqlx::query!(
+            r#"select s.build_id, s.project, s.kind, d.label, b.dockerfile, d.plan, d.first_step,
+                      d.base_layers, d.make_slices, b.context,
+                      (select pd.layers from stage_edge e join stage_detail pd on pd.stage_id = e.producer
+                       where e.consumer = s.id and e.is_base limit 1) as producer_layers
+               from stage s join stage_detail d on d.stage_id = s.id join build b on b.id = s.build_id
+               where s.id = $1"#,
+            stage.0,
+        )
+        .fetch_optional(&self.pool)
+        .await?
+        .ok_or(StoreError::NotFound("stage"))?;
+        let slices = sqlx::query!(
+            r#"select l.stage_id, l.paths, l.manifest, l.inline_manifest, l.files, l.content_bytes,
+                      l.stored_bytes
+               from stage_edge e join stage_slice l on l.stage_id = e.producer
+               where e.consumer = $1"#,
+            stage.0,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let mut inputs = Vec::new();
+        for slice in slices {
+            let Ok(manifest) = slice.manifest.parse() else { continue };
+            let paths: Vec<String> = read("slice", slice.paths)?;
+            let cached = CachedSlice {
+                selector: SliceSelector::new(paths),
+                manifest,
+                inline_manifest: slice.inline_manifest,
+                files: u64::try_from(slice.files).unwrap_or(0),
+                content_bytes: u64::try_from(slice.content_bytes).unwrap_or(0),
+                stored_bytes: u64::try_from(slice.stored_bytes).unwrap_or(0),
+            };
+            inputs.push((StageId(slice.stage_id), cached));
+        }
+        Ok(StageJobRow {
+            id: stage,
+            build: BuildId(row.build_id),
+            project: row.project.parse().map_err(|_| StoreError::WrongState("project name"))?,
+            kind: StageKind::from_name(&row.kind).ok_or(StoreError::WrongState("stage"))?,
+            label: row.label,
+            dockerfile: row.dockerfile,
+            plan: row.plan,
+            first_step: u32::try_from(row.first_step).unwrap_or(0),
+            base_layers: row.base_layers.map(|layers| read("layers", layers)).transpose()?,
+            producer_layers: row
+                .producer_layers
+                .map(|layers| read("layers", layers))
+                .transpose()?,
+            make_slices: read("slices", row.make_slices)?,
+            context: row.context.and_then(|digest| digest.parse().ok()),
+            slices: inputs,
+        })
+    }
+}
+
+async fn insert_stage(
+    connection: &mut sqlx::PgConnection,
+    build: BuildId,
+    project: &ProjectName,
+    position: usize,
+    stage: &NewStage,
+) -> Result<()> {
+    sqlx::query!(
+        r#"insert into stage (id, build_id, project, position, kind, state, platform, depth,
+                              bases_missing, ready_at, ended_at)
+           values ($1, $2, $3, $4, $5, $6, $7, $8, $9,
+                   case when $6 = 'ready' then now() end,
+                   case when $6 in ('cached', 'skipped') then now() end)"#,
+        stage.id.0,
+        build.0,
+        project.as_str(),
+        int(position),
+        stage.kind.as_str(),
+        stage.state.as_str(),
+        stage.platform.to_string(),
+        int(stage.depth),
+        int(stage.bases_missing),
+    )
+    .execute(&mut *connection)
+    .await?;
+    let base_layers = stage.base_layers.as_ref().map(|l| write("layers", l)).transpose()?;
+    let layers = stage.layers.as_ref().map(|l| write("layers", l)).transpose()?;
+    sqlx::query!(
+        r#"insert into stage_detail (stage_id, label, plan, first_step, base_layers, make_slices, layers)
+           values ($1, $2, $3, $4, $5, $6, $7)"#,
+        stage.id.0,
+        stage.label,
+        stage.plan,
+        int(stage.first_step),
+        base_layers,
+        write("slices", &stage.make_slices)?,
+        layers,
+    )
+    .execute(&mut *connection)
+    .await?;
+    for slice in &stage.slices {
+        insert_slice(connection, stage.id, slice).await?;
+    }
+    for step in &stage.steps {
+        sqlx::query!(
+            r#"insert into step (stage_id, number, display, line_start, line_end, key, key_parts, state)
+               values ($1, $2, $3, $4, $5, $6, $7, $8)"#,
+            stage.id.0,
+            int(step.number),
+            step.display,
+            int(step.lines.start),
+            int(step.lines.end),
+            step.key.to_string(),
+            write("key", &step.key_parts)?,
+            if step.cached { "cached" } else { "pending" },
+        )
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
+}
+
+/// Records a slice of a stage; the same one twice is fine.
+pub(crate) async fn insert_slice(
+    connection: &mut sqlx::PgConnection,
+    stage: StageId,
+    slice: &CachedSlice,
+) -> Result<()> {
+    sqlx::query!(
+        r#"insert into stage_slice (stage_id, selector, paths, manifest, inline_manifest, files,
+                                    content_bytes, stored_bytes)
+           values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict do nothing"#,
+        stage.0,
+        slice.selector.digest().to_string(),
+        write("slice", &slice.selector.patterns())?,
+        slice.manifest.to_string(),
+        slice.inline_manifest,
+        bigint(slice.files),
+        bigint(slice.content_bytes),
+        bigint(slice.stored_bytes),
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,435 @@
+//! What workers report: steps, slices, results. Every write is guarded by the lease.
+
+use common::image::Layer;
+use common::outcome::{Failure, FailureClass};
+use common::{BuildId, Digest, Lease, ProjectName, StageId};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::build::drop_stages;
+use crate::cache::CachedSlice;
+use crate::plan::insert_slice;
+use crate::{Result, Store, StoreError, bigint, int, write};
+
+/// Attempts of a stage before a failure of the farm is the build's.
+const MAX_ATTEMPTS: i32 = 3;
+
+/// How a stage ended.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// Well.
+    Succeeded {
+        /// Its layers.
+        layers: Vec<Layer>,
+        /// What an export made.
+        exports: Vec<NewExport>,
+    },
+    /// Not.
+    Failed {
+        /// Why.
+        failure: Failure,
+        /// The step.
+        step: Option<u32>,
+        /// Whether another attempt may help.
+        retry: bool,
+    },
+    /// The worker gives it back.
+    HandedBack,
+}
+
+/// What an export made.
+#[derive(Debug, Clone)]
+pub struct NewExport {
+    /// Position among the targets.
+    pub target: u32,
+    /// `image` or `oci`.
+    pub kind: String,
+    /// References.
+    pub names: Vec<String>,
+    /// Digest of the manifest.
+    pub digest: Digest,
+    /// Digest of the configuration.
+    pub config_digest: Digest,
+    /// The archive and its length.
+    pub archive: Option<(Digest, u64)>,
+}
+
+/// The end of a stage, to store.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// Who says so.
+    pub lease: Lease,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Where its time went.
+    pub timing: Value,
+    /// What it read from others.
+    pub transfers: Value,
+    /// What it sent.
+    pub uploaded_bytes: u64,
+}
+
+/// What storing a result came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resulted {
+    /// It counts.
+    Recorded(BuildId),
+    /// It was stored before.
+    Repeated(BuildId),
+}
+
+struct Locked {
+    build: Uuid,
+    state: String,
+    attempts: i32,
+    worker: Option<Uuid>,
+}
+
+impl Store {
+    /// Where a step stands; `layer` is set once it is in the object store and then makes a cache
+    /// record.
+    pub async fn report_step(
+        &self,
+        lease: Lease,
+        number: u32,
+        state: &str,
+        timing: &Value,
+        layer: Option<&Layer>,
+    ) -> Result<BuildId> {
+        let mut transaction = self.pool.begin().await?;
+        let stage = sqlx::query!(
+            r#"select build_id, project from stage
+               where id = $1 and epoch = $2 and state in ('running', 'parked') for share"#,
+            lease.stage.0,
+            lease.epoch.0,
+        )
+        .fetch_optional(&mut *transaction)
+        .await?
+        .ok_or(StoreError::StaleLease)?;
+        let key = sqlx::query_scalar!(
+            r#"update step set timing = $4,
+                      state = case when state = 'done' and $3 = 'running' then state else $3 end
+               where stage_id = $1 and number = $2 returning key"#,
+            lease.stage.0,
+            int(number),
+            state,
+            timing,
+        )
+        .fetch_optional(&mut *transaction)
+        .await?
+        .ok_or(StoreError::NotFound("step"))?;
+        if let Some(layer) = layer {
+            sqlx::query!(
+                r#"insert into cache_record (project, key, layer) values ($1, $2, $3)
+                   on conflict (project, key)
+                   do update set layer = excluded.layer, last_used = now()"#,
+                stage.project,
+                key,
+                write("layer", layer)?,
+            )
+            .execute(&mut *transaction)
+            .await?;
+        }
+        transaction.commit().await?;
+        Ok(BuildId(stage.build_id))
+    }
+
+    /// A slice is in the object store: for this build at once, for others from the cache.
+    pub async fn report_slice(
+        &self,
+        lease: Lease,
+        stage_key: Digest,
+        slice: &CachedSlice,
+    ) -> Result<BuildId> {
+        let mut transaction = self.pool.begin().await?;
+        let stage = sqlx::query!(
+            r#"select build_id, project from stage
+               where id = $1 and epoch = $2 and state in ('running', 'parked') for share"#,
+            lease.stage.0,
+            lease.epoch.0,
+        )
+        .fetch_optional(&mut *transaction)
+        .await?
+        .ok_or(StoreError::StaleLease)?;
+        insert_slice(&mut transaction, lease.stage, slice).await?;
+        sqlx::query!(
+            r#"insert into cache_slice (project, stage_key, selector, paths, manifest,
+                                        inline_manifest, files, content_bytes, stored_bytes)
+               values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+               on conflict (project, stage_key, selector) do update
+               set manifest = excluded.manifest, inline_manifest = excluded.inline_manifest,
+                   files = excluded.files, content_bytes = excluded.content_bytes,
+                   stored_bytes = excluded.stored_bytes, last_used = now()"#,
+            stage.project,
+            stage_key.to_string(),
+            slice.selector.digest().to_string(),
+            write("slice", &slice.selector.patterns())?,
+            slice.manifest.to_string(),
+            slice.inline_manifest,
+            bigint(slice.files),
+            bigint(slice.content_bytes),
+            bigint(slice.stored_bytes),
+        )
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(BuildId(stage.build_id))
+    }
+
+    /// Stores the end of a stage and all that follows from it, in one transaction.
+    pub async fn finish_stage(&self, finished: &Finished) -> Result<Resulted> {
+        let lease = finished.lease;
+        let mut transaction = self.pool.begin().await?;
+        let stage = sqlx::query_as!(
+            Locked,
+            r#"select build_id as build, state, attempts, worker_id as worker
+               from stage where id = $1 and epoch = $2 for update"#,
+            lease.stage.0,
+            lease.epoch.0,
+        )
+        .fetch_optional(&mut *transaction)
+        .await?
+        .ok_or(StoreError::StaleLease)?;
+        let build = BuildId(stage.build);
+        if !matches!(stage.state.as_str(), "running" | "parked") {
+            // The same result again, or one that came after the stage was given up.
+            let same = matches!(
+                (&finished.outcome, stage.state.as_str()),
+                (Outcome::Succeeded { .. }, "succeeded")
+                    | (Outcome::Failed { .. }, "failed" | "ready")
+            );
+            return if same { Ok(Resulted::Repeated(build)) } else { Err(StoreError::StaleLease) };
+        }
+        sqlx::query!(
+            r#"update stage_detail set timing = $2, transfers = $3, uploaded_bytes = $4
+               where stage_id = $1"#,
+            lease.stage.0,
+            finished.timing,
+            finished.transfers,
+            bigint(finished.uploaded_bytes),
+        )
+        .execute(&mut *transaction)
+        .await?;
+        match &finished.outcome {
+            Outcome::Succeeded { layers, exports } => {
+                succeed(&mut transaction, lease, &stage, layers, exports).await?;
+            }
+            Outcome::Failed { failure, step, retry } => {
+                if let Some(number) = step {
+                    sqlx::query!(
+                        "update step set state = 'failed' where stage_id = $1 and number = $2",
+                        lease.stage.0,
+                        int(*number),
+                    )
+                    .execute(&mut *transaction)
+                    .await?;
+                }
+                fail(&mut transaction, lease, &stage, failure, *retry).await?;
+            }
+            Outcome::HandedBack => {
+                end_attempt(&mut transaction, lease, "handed_back", None).await?;
+                requeue(&mut transaction, lease.stage, 0.0, false).await?;
+            }
+        }
+        end_build_if_done(&mut transaction, stage.build).await?;
+        transaction.commit().await?;
+        Ok(Resulted::Recorded(build))
+    }
+
+    /// A stage cannot be turned into a job: its build fails.
+    pub async fn fail_stage(&self, lease: Lease, failure: &Failure) -> Result<Resulted> {
+        let finished = Finished {
+            lease,
+            outcome: Outcome::Failed { failure: failure.clone(), step: None, retry: false },
+            timing: Value::Object(serde_json::Map::new()),
+            transfers: Value::Array(Vec::new()),
+            uploaded_bytes: 0,
+        };
+        self.finish_stage(&finished).await
+    }
+
+    /// The project and key of a stage: what a slice of it is cached under.
+    pub async fn stage_plan(&self, stage: StageId) -> Result<(ProjectName, Value)> {
+        let row = sqlx::query!(
+            r#"select s.project, d.plan from stage s join stage_detail d on d.stage_id = s.id
+               where s.id = $1"#,
+            stage.0,
+        )
+        .fetch_optional(&self.pool)
+        .await?
+        .ok_or(StoreError::NotFound("stage"))?;
+        let project = row.project.parse().map_err(|_| StoreError::WrongState("project name"))?;
+        Ok((project, row.plan))
+    }
+}
+
+async fn succeed(
+    connection: &mut sqlx::PgConnection,
+    lease: Lease,
+    stage: &Locked,
+    layers: &[Layer],
+    exports: &[NewExport],
+) -> Result<()> {
+    end_attempt(connection, lease, "succeeded", None).await?;
+    sqlx::query!(
+        "update stage set state = 'succeeded', ended_at = now() where id = $1",
+        lease.stage.0,
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
+        "update stage_detail set layers = $2 where stage_id = $1",
+        lease.stage.0,
+        write("layers", &layers)?,
+    )
+    .execute(&mut *connection)
+    .await?;
+    for export in exports {
+        sqlx::query!(
+            r#"insert into export_result (stage_id, target, kind, names, digest, config_digest,
+                                          archive, archive_bytes)
+               values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict do nothing"#,
+            lease.stage.0,
+            int(export.target),
+            export.kind,
+            write("names", &export.names)?,
+            export.digest.to_string(),
+            export.config_digest.to_string(),
+            export.archive.map(|(digest, _)| digest.to_string()),
+            export.archive.map(|(_, size)| bigint(size)),
+        )
+        .execute(&mut *connection)
+        .await?;
+    }
+    // Locked in the order of ids: two bases that end at once cannot wait for each other.
+    sqlx::query!(
+        r#"with children as (
+               select c.id from stage c join stage_edge e on e.consumer = c.id
+               where e.producer = $1 and e.is_base and c.state = 'waiting'
+               order by c.id for update of c)
+           update stage c set bases_missing = c.bases_missing - 1, home_worker = $2,
+                  state = case when c.bases_missing <= 1 then 'ready' else c.state end,
+                  ready_at = case when c.bases_missing <= 1 then now() else c.ready_at end
+           from children where c.id = children.id"#,
+        lease.stage.0,
+        stage.worker,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn fail(
+    connection: &mut sqlx::PgConnection,
+    lease: Lease,
+    stage: &Locked,
+    failure: &Failure,
+    retry: bool,
+) -> Result<()> {
+    let document = write("failure", failure)?;
+    end_attempt(connection, lease, "failed", Some(&document)).await?;
+    let running = sqlx::query_scalar!(
+        "select id from build where id = $1 and state = 'running' for update",
+        stage.build,
+    )
+    .fetch_optional(&mut *connection)
+    .await?
+    .is_some();
+    if running && retry && stage.attempts < MAX_ATTEMPTS {
+        let pause = f64::from(stage.attempts);
+        return requeue(connection, lease.stage, pause, true).await;
+    }
+    let cancelled = failure.class == FailureClass::Cancelled;
+    sqlx::query!(
+        "update stage set state = $2, ended_at = now() where id = $1",
+        lease.stage.0,
+        if cancelled { "cancelled" } else { "failed" },
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
+        "update stage_detail set failure = $2 where stage_id = $1",
+        lease.stage.0,
+        document,
+    )
+    .execute(&mut *connection)
+    .await?;
+    if running && !cancelled {
+        sqlx::query!(
+            r#"update build set state = 'failed', failure = $2, ended_at = now() where id = $1"#,
+            stage.build,
+            document,
+        )
+        .execute(&mut *connection)
+        .await?;
+        drop_stages(connection, stage.build, "build_failed").await?;
+    }
+    Ok(())
+}
+
+async fn end_attempt(
+    connection: &mut sqlx::PgConnection,
+    lease: Lease,
+    outcome: &str,
+    failure: Option<&Value>,
+) -> Result<()> {
+    sqlx::query!(
+        r#"update attempt set ended_at = now(), outcome = $3, failure = $4
+           where stage_id = $1 and epoch = $2"#,
+        lease.stage.0,
+        lease.epoch.0,
+        outcome,
+        failure,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Back to `ready`: for another worker, under the next epoch.
+pub(crate) async fn requeue(
+    connection: &mut sqlx::PgConnection,
+    stage: StageId,
+    pause_secs: f64,
+    counts: bool,
+) -> Result<()> {
+    sqlx::query!(
+        r#"update stage set state = 'ready', ready_at = now(), worker_id = null, session = null,
+                  home_worker = null, not_before = now() + make_interval(secs => $2),
+                  attempts = attempts - case when $3 then 0 else 1 end
+           where id = $1"#,
+        stage.0,
+        pause_secs,
+        counts,
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
+        "update step set state = 'pending' where stage_id = $1 and state in ('running', 'failed')",
+        stage.0,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Ends a running build whose goals are reached: its exports, or, without any, its last stage.
+pub(crate) async fn end_build_if_done(
+    connection: &mut sqlx::PgConnection,
+    build: Uuid,
+) -> Result<()> {
+    sqlx::query!(
+        r#"update build b set state = 'succeeded', ended_at = now()
+           where b.id = $1 and b.state = 'running' and not exists (
+               select 1 from stage s where s.build_id = b.id
+                 and s.state not in ('succeeded', 'cached')
+                 and (s.kind = 'export'
+                      or (s.position = (select max(position) from stage where build_id = b.id)
+                          and not exists (select 1 from stage x
+                                          where x.build_id = b.id and x.kind = 'export'))))"#,
+        build,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
