@@ -107,6 +107,16 @@ impl Dockerfile {
         }
     }
 
+    /// Its name, for messages.
+    pub fn name(&self) -> &str {
+        &self.source.name
+    }
+
+    /// The text of some lines, for messages.
+    pub fn excerpt(&self, lines: LineRange) -> Option<String> {
+        self.source.excerpt(lines)
+    }
+
     /// The plan. `context` is the manifest of the build context; none means that there are no
     /// files. Fails where an image is missing in `images`.
     pub fn plan(

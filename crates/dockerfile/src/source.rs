@@ -42,14 +42,18 @@ pub(crate) struct Logical {
 }
 
 impl Source {
+    /// The text of some lines, at most eight: a long instruction is not shown whole.
+    pub(crate) fn excerpt(&self, lines: LineRange) -> Option<String> {
+        let from = (lines.start as usize).saturating_sub(1);
+        let to = (lines.end as usize).min(from + 8).min(self.lines.len());
+        self.lines.get(from..to).map(|lines| lines.join("\n"))
+    }
+
     /// A failure with the place in the file.
     pub(crate) fn failure(&self, problem: Problem, lines: LineRange) -> Failure {
         let mut failure = problem.into_failure().at(lines);
         failure.file = Some(self.name.clone());
-        let from = (lines.start as usize).saturating_sub(1);
-        // An instruction of a hundred lines is not shown whole.
-        let to = (lines.end as usize).min(from + 8).min(self.lines.len());
-        failure.excerpt = self.lines.get(from..to).map(|lines| lines.join("\n"));
+        failure.excerpt = self.excerpt(lines);
         failure
     }
 }

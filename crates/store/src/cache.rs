@@ -7,6 +7,7 @@ use common::plan::SliceSelector;
 use common::{Digest, ProjectName};
 
 use crate::{Result, Store, read};
+use sqlx::types::time::OffsetDateTime;
 
 /// Names a slice in the cache.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -57,6 +58,21 @@ impl Store {
             }
         }
         Ok(found)
+    }
+
+    /// When the layer of a key was made.
+    pub async fn layer_created_at(
+        &self,
+        project: &ProjectName,
+        key: &Digest,
+    ) -> Result<Option<OffsetDateTime>> {
+        Ok(sqlx::query_scalar!(
+            "select created_at from cache_record where project = $1 and key = $2",
+            project.as_str(),
+            key.to_string(),
+        )
+        .fetch_optional(&self.pool)
+        .await?)
     }
 
     /// Which slices of these stages exist.

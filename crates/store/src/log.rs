@@ -1,6 +1,6 @@
 //! Where the chunks of logs are.
 
-use common::{BuildId, Epoch, Lease, StageId};
+use common::{BuildId, Epoch, Lease, ProjectName, StageId};
 
 use crate::{Result, Store, StoreError, int};
 
@@ -18,6 +18,20 @@ pub struct ChunkRow {
 }
 
 impl Store {
+    /// The project and build of a lease that is, or was the last, live one.
+    pub async fn log_scope(&self, lease: Lease) -> Result<(ProjectName, BuildId)> {
+        let row = sqlx::query!(
+            "select project, build_id from stage where id = $1 and epoch = $2",
+            lease.stage.0,
+            lease.epoch.0,
+        )
+        .fetch_optional(&self.pool)
+        .await?
+        .ok_or(StoreError::StaleLease)?;
+        let project = row.project.parse().map_err(|_| StoreError::WrongState("project name"))?;
+        Ok((project, BuildId(row.build_id)))
+    }
+
     /// Records a chunk for the holder of a lease that is, or was the last, live one. False when it
     /// was recorded before.
     pub async fn add_log_chunk(

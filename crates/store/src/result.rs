@@ -122,7 +122,9 @@ impl Store {
             sqlx::query!(
                 r#"insert into cache_record (project, key, layer) values ($1, $2, $3)
                    on conflict (project, key)
-                   do update set layer = excluded.layer, last_used = now()"#,
+                   do update set layer = excluded.layer, last_used = now(),
+                       created_at = case when cache_record.layer = excluded.layer
+                                    then cache_record.created_at else now() end"#,
                 stage.project,
                 key,
                 write("layer", layer)?,

@@ -138,6 +138,10 @@ pub struct SliceUse {
     /// Which files.
     #[schema(value_type = Object)]
     pub selector: SliceSelector,
+    /// Number of regular files in the slice.
+    pub files: u64,
+    /// Their bytes, uncompressed.
+    pub content_bytes: u64,
     /// Bytes that came through the object store; 0 when the producer ran here.
     pub transferred_bytes: u64,
 }

@@ -1,0 +1,31 @@
+//! What stands in the `plan` column of a stage.
+
+use api::worker::v1::ExportTarget;
+use common::image::{ImageDocument, ResolvedImage};
+use common::plan::{PlannedStage, StageIndex};
+use common::{Digest, StageId};
+use serde::{Deserialize, Serialize};
+
+/// A stage's plan with what its job message needs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct StageDocument {
+    pub(crate) stage: PlannedStage,
+    pub(crate) stage_ids: Vec<(StageIndex, StageId)>,
+    pub(crate) images: Vec<(u32, ResolvedImage)>,
+}
+
+/// An export's plan.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ExportDocument {
+    /// The image's configuration, without diff ids and times.
+    pub(crate) document: ImageDocument,
+    /// History entries of the base image: they keep their times.
+    pub(crate) base_history: usize,
+    /// Key of the target's last step, if it has one: its age is the image's.
+    pub(crate) last_key: Option<Digest>,
+    /// `SOURCE_DATE_EPOCH`, in seconds.
+    pub(crate) source_date_epoch: Option<i64>,
+    pub(crate) targets: Vec<ExportTarget>,
+    /// Layers of a target that was cached.
+    pub(crate) layers: Option<Vec<common::image::Layer>>,
+}

@@ -1,0 +1,17 @@
+//! Use cases, one verb a file.
+
+mod cancel_build;
+mod decide;
+pub(crate) mod documents;
+mod negotiate_context;
+pub(crate) mod plan_build;
+mod presign_objects;
+mod read_log;
+mod report;
+mod state;
+mod submit_build;
+mod sync_worker;
+mod view_build;
+
+pub(crate) use read_log::{Cursor, LogEvent};
+pub(crate) use state::{App, AppError};

@@ -1,0 +1,58 @@
+//! Which parts of a context are missing.
+
+use std::time::Duration;
+
+use api::Problem;
+use api::public::v1::{ContextNegotiation, ContextUpload, PackOffer, UploadTarget};
+use blobstore::names;
+use store::ObjectKey;
+
+use super::{App, AppError};
+
+/// How long a client may take to send one object.
+const UPLOAD_TIME: Duration = Duration::from_hours(1);
+/// Most packs of one context.
+const MAX_PACKS: usize = 20_000;
+/// Longest pack in bytes.
+const MAX_PACK_BYTES: u64 = 64 << 20;
+
+impl App {
+    /// Names what the farm lacks, each with an address to send it to.
+    pub(crate) async fn negotiate_context(
+        &self,
+        upload: &ContextUpload,
+    ) -> Result<ContextNegotiation, AppError> {
+        if upload.packs.len() > MAX_PACKS
+            || upload.packs.iter().any(|pack| pack.size_bytes > MAX_PACK_BYTES)
+            || upload.manifest.size_bytes > MAX_PACK_BYTES
+        {
+            let detail =
+                format!("a context has at most {MAX_PACKS} packs of {MAX_PACK_BYTES} bytes");
+            return Err(Problem::new(413, "context-too-big", detail)
+                .with_hint("exclude files with .dockerignore")
+                .into());
+        }
+        let offers: Vec<(&'static str, &PackOffer)> = upload
+            .packs
+            .iter()
+            .map(|pack| ("pack", pack))
+            .chain([("manifest", &upload.manifest)])
+            .collect();
+        let keys: Vec<ObjectKey> =
+            offers.iter().map(|(kind, offer)| ObjectKey { kind, digest: offer.digest }).collect();
+        let present = self.store.present_objects(&upload.project, &keys).await?;
+        let mut missing = Vec::new();
+        for (kind, offer) in offers {
+            if present.contains(&(kind.to_owned(), offer.digest)) {
+                continue;
+            }
+            let name = match kind {
+                "pack" => names::pack(&upload.project, &offer.digest),
+                _ => names::manifest(&upload.project, &offer.digest),
+            };
+            let put = self.objects.presign_put(&name, offer.size_bytes, UPLOAD_TIME).await?;
+            missing.push(UploadTarget { digest: offer.digest, url: put.url, headers: put.headers });
+        }
+        Ok(ContextNegotiation { missing })
+    }
+}

@@ -1,0 +1,72 @@
+//! Addresses for workers, which hold no keys of the object store.
+
+use std::time::Duration;
+
+use api::Problem;
+use api::worker::v1::{GetUrl, ObjectKind, ObjectName, ObjectsRequest, ObjectsResponse, PutUrl};
+use blobstore::names;
+use common::ProjectName;
+use store::ObjectKey;
+
+use super::{App, AppError};
+
+/// Most names of one request.
+const MAX_NAMES: usize = 1000;
+/// How long an address is good.
+const VALID: Duration = Duration::from_hours(1);
+
+/// Name of a kind in the database.
+pub(super) fn kind_name(kind: ObjectKind) -> &'static str {
+    match kind {
+        ObjectKind::Blob => "blob",
+        ObjectKind::Pack => "pack",
+        ObjectKind::Manifest => "manifest",
+        ObjectKind::Export => "export",
+    }
+}
+
+pub(super) fn object_name(project: &ProjectName, object: &ObjectName) -> String {
+    match object.kind {
+        ObjectKind::Blob => names::blob(project, &object.digest),
+        ObjectKind::Pack => names::pack(project, &object.digest),
+        ObjectKind::Manifest => names::manifest(project, &object.digest),
+        ObjectKind::Export => names::export(project, &object.digest),
+    }
+}
+
+impl App {
+    /// Addresses of objects of the lease's project. What is there already gets none to write to.
+    pub(crate) async fn presign_objects(
+        &self,
+        request: &ObjectsRequest,
+    ) -> Result<ObjectsResponse, AppError> {
+        if request.get.len() + request.put.len() > MAX_NAMES {
+            let detail = format!("more than {MAX_NAMES} objects in one request");
+            return Err(Problem::new(413, "too-many-objects", detail).into());
+        }
+        let (project, _) = self.store.lease_scope(request.lease).await?;
+        let mut get = Vec::new();
+        for object in &request.get {
+            let signed = self.objects.presign_get(&object_name(&project, object), VALID).await?;
+            get.push(GetUrl { digest: object.digest, url: signed.url });
+        }
+        let keys: Vec<ObjectKey> = request
+            .put
+            .iter()
+            .map(|object| ObjectKey { kind: kind_name(object.kind), digest: object.digest })
+            .collect();
+        let present = self.store.present_objects(&project, &keys).await?;
+        let mut put = Vec::new();
+        for object in &request.put {
+            let digest = object.digest;
+            if present.contains(&(kind_name(object.kind).to_owned(), digest)) {
+                put.push(PutUrl { digest, url: None, headers: Vec::new() });
+                continue;
+            }
+            let name = object_name(&project, object);
+            let signed = self.objects.presign_put(&name, object.size_bytes, VALID).await?;
+            put.push(PutUrl { digest, url: Some(signed.url), headers: signed.headers });
+        }
+        Ok(ObjectsResponse { get, put })
+    }
+}

@@ -1,0 +1,169 @@
+//! What workers report of stages they hold.
+
+use std::sync::Arc;
+
+use api::Problem;
+use api::worker::v1::{LogChunk, ResultReport, SliceReport, StageOutcome, StepReport, StepState};
+use blobstore::names;
+use common::image::LayerOrigin;
+use common::{FailureClass, Lease};
+use logbus::Message;
+use store::{
+    CachedSlice, Finished, NewExport, ObjectKey, ObjectRow, Outcome, Resulted, StoreError,
+};
+
+use super::documents::{ExportDocument, StageDocument};
+use super::{App, AppError};
+
+/// Longest text of one chunk in bytes.
+const MAX_CHUNK_BYTES: usize = 512 << 10;
+
+impl App {
+    /// A step began, ended, or its layer is stored.
+    pub(crate) async fn report_step(&self, report: &StepReport) -> Result<(), AppError> {
+        let state = match report.state {
+            StepState::Running => "running",
+            StepState::Done | StepState::Stored => "done",
+            StepState::Failed => "failed",
+        };
+        let layer = report.layer.as_ref().filter(|_| report.state == StepState::Stored);
+        if let Some(layer) = layer
+            && layer.origin == LayerOrigin::Farm
+        {
+            let (project, _) = self.store.lease_scope(report.lease).await?;
+            let key = ObjectKey { kind: "blob", digest: layer.blob };
+            let row = ObjectRow { key, size_bytes: layer.size_bytes };
+            self.store.mark_present(&project, &[row]).await?;
+        }
+        let timing = serde_json::to_value(report.timing)?;
+        let reported =
+            self.store.report_step(report.lease, report.number, state, &timing, layer).await;
+        let build = self.count_stale("step", reported)?;
+        self.bus.send(Message::Build(build));
+        Ok(())
+    }
+
+    /// A slice is stored.
+    pub(crate) async fn report_slice(&self, report: &SliceReport) -> Result<(), AppError> {
+        let (project, plan) = self.store.stage_plan(report.lease.stage).await?;
+        let document: StageDocument = serde_json::from_value(plan)?;
+        let key = ObjectKey { kind: "manifest", digest: report.manifest };
+        let row = ObjectRow { key, size_bytes: report.manifest_bytes };
+        self.store.mark_present(&project, &[row]).await?;
+        let slice = CachedSlice {
+            selector: report.selector.clone(),
+            manifest: report.manifest,
+            inline_manifest: report.inline_manifest.clone().filter(|text| text.len() < 128 << 10),
+            files: report.files,
+            content_bytes: report.content_bytes,
+            stored_bytes: report.stored_bytes,
+        };
+        let reported = self.store.report_slice(report.lease, document.stage.key, &slice).await;
+        let build = self.count_stale("slice", reported)?;
+        self.bus.send(Message::Workers);
+        self.bus.send(Message::Build(build));
+        Ok(())
+    }
+
+    /// A stage has ended.
+    pub(crate) async fn report_result(&self, report: &ResultReport) -> Result<(), AppError> {
+        let finished = Finished {
+            lease: report.lease,
+            outcome: self.outcome(report).await?,
+            timing: serde_json::to_value(report.timing)?,
+            transfers: serde_json::to_value(&report.slices_read)?,
+            uploaded_bytes: report.uploaded_bytes,
+        };
+        let name = match &finished.outcome {
+            Outcome::Succeeded { .. } => "succeeded",
+            Outcome::Failed { failure, .. } => failure.class.as_str(),
+            Outcome::HandedBack => "handed_back",
+        };
+        let resulted = self.count_stale("result", self.store.finish_stage(&finished).await)?;
+        let (Resulted::Recorded(build) | Resulted::Repeated(build)) = resulted;
+        if let Resulted::Recorded(_) = resulted {
+            self.metrics.results_total.with_label_values(&[name]).inc();
+        }
+        self.bus.send(Message::Workers);
+        self.bus.send(Message::Build(build));
+        Ok(())
+    }
+
+    async fn outcome(&self, report: &ResultReport) -> Result<Outcome, AppError> {
+        Ok(match &report.outcome {
+            StageOutcome::HandedBack { .. } => Outcome::HandedBack,
+            StageOutcome::Failed { failure, step } => Outcome::Failed {
+                // The farm's own faults are worth another attempt, elsewhere if possible; so is a
+                // registry that could not be reached.
+                retry: failure.class == FailureClass::Infrastructure
+                    || (failure.class == FailureClass::Registry
+                        && failure.code != "registry-denied"),
+                failure: failure.clone(),
+                step: *step,
+            },
+            StageOutcome::Succeeded { layers, exports } => {
+                let exports = if exports.is_empty() {
+                    Vec::new()
+                } else {
+                    let (_, plan) = self.store.stage_plan(report.lease.stage).await?;
+                    let document: ExportDocument = serde_json::from_value(plan)?;
+                    exports.iter().map(|result| new_export(&document, result)).collect()
+                };
+                Outcome::Succeeded { layers: layers.clone(), exports }
+            }
+        })
+    }
+
+    /// Lines of a log: to whoever follows at once, then to the object store.
+    pub(crate) async fn report_log(&self, chunk: LogChunk) -> Result<(), AppError> {
+        let bytes: usize = chunk.lines.iter().map(|line| line.text.len()).sum();
+        if bytes > MAX_CHUNK_BYTES {
+            let detail = format!("a chunk has more than {MAX_CHUNK_BYTES} bytes of text");
+            return Err(Problem::new(413, "log-chunk-too-big", detail).into());
+        }
+        let (project, build) = self.log_scope(chunk.lease).await?;
+        let object = names::log_chunk(&project, chunk.lease.stage, chunk.lease.epoch, chunk.chunk);
+        let text = serde_json::to_vec(&chunk.lines)?;
+        let (lease, number, lines) = (chunk.lease, chunk.chunk, chunk.lines.len());
+        self.bus.send(Message::Log(build, Arc::new(chunk)));
+        self.objects.put(&object, text).await?;
+        let added = self.store.add_log_chunk(lease, number, &object, lines, bytes).await;
+        if self.count_stale("log", added)? {
+            self.metrics.log_bytes_total.inc_by(bytes as u64);
+        }
+        Ok(())
+    }
+
+    /// The last lines of a stage arrive with, or just after, its end.
+    async fn log_scope(
+        &self,
+        lease: Lease,
+    ) -> Result<(common::ProjectName, common::BuildId), AppError> {
+        Ok(self.count_stale("log", self.store.log_scope(lease).await)?)
+    }
+
+    /// Counts writes that came too late.
+    fn count_stale<T>(&self, operation: &str, result: store::Result<T>) -> store::Result<T> {
+        if matches!(result, Err(StoreError::StaleLease)) {
+            self.metrics.stale_writes_total.with_label_values(&[operation]).inc();
+        }
+        result
+    }
+}
+
+fn new_export(document: &ExportDocument, result: &api::worker::v1::ExportResult) -> NewExport {
+    use api::worker::v1::ExportTarget;
+    let (kind, names) = match document.targets.get(result.target as usize) {
+        Some(ExportTarget::Push { names }) => ("image", names.clone()),
+        Some(ExportTarget::OciArchive { names }) => ("oci", names.clone()),
+        Some(ExportTarget::DigestOnly) | None => ("image", Vec::new()),
+    };
+    NewExport {
+        target: result.target,
+        kind: kind.to_owned(),
+        names,
+        digest: result.digest,
+        config_digest: result.config_digest,
+        archive: result.archive.zip(result.archive_bytes),
+    }
+}

@@ -1,0 +1,224 @@
+//! The state exchange with a worker.
+
+use std::time::{Duration, Instant};
+
+use api::worker::v1::{
+    Abandon, AbandonReason, Assignment, ExportJob, HeldPhase, InputReady, Job, SliceInput,
+    StageJob, SyncRequest, SyncResponse,
+};
+use common::stage::StageKind;
+use common::{Failure, FailureClass, Lease, StageId};
+use logbus::Message;
+use store::{CachedSlice, Held, StageJobRow, SyncState};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::documents::{ExportDocument, StageDocument};
+use super::{App, AppError};
+use crate::scheduler::{Asking, choose};
+
+/// Longest time that an answer is held back.
+const MAX_WAIT: Duration = Duration::from_secs(20);
+/// Time between looks without a wake-up.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Ready stages that the scheduler looks at.
+const READY_LIMIT: u32 = 200;
+
+impl App {
+    /// Takes a worker's state and answers with the state it should have, at once when there is
+    /// something to say.
+    pub(crate) async fn sync_worker(
+        &self,
+        request: &SyncRequest,
+        platforms: Vec<String>,
+    ) -> Result<SyncResponse, AppError> {
+        let until = Instant::now() + Duration::from_millis(request.wait_millis).min(MAX_WAIT);
+        let mut wakes = self.bus.subscribe();
+        loop {
+            let response = self.exchange(request, platforms.clone()).await?;
+            let has_news = !response.assignments.is_empty()
+                || !response.abandon.is_empty()
+                || !response.inputs.is_empty();
+            if has_news || Instant::now() >= until {
+                return Ok(response);
+            }
+            let wake =
+                async { while !matches!(wakes.recv().await, Ok(Message::Workers) | Err(_)) {} };
+            let rest = until.saturating_duration_since(Instant::now()).min(LOOK_AGAIN);
+            tokio::select! {
+                () = wake => {}
+                () = tokio::time::sleep(rest) => {}
+            }
+        }
+    }
+
+    async fn exchange(
+        &self,
+        request: &SyncRequest,
+        platforms: Vec<String>,
+    ) -> Result<SyncResponse, AppError> {
+        let held: Vec<Held> = request
+            .held
+            .iter()
+            .map(|held| Held {
+                lease: held.lease,
+                parked: matches!(held.phase, HeldPhase::Parked { .. }),
+                wishes: match &held.phase {
+                    HeldPhase::Parked { waiting_for } => {
+                        waiting_for.iter().map(|wish| (wish.stage, wish.selector.clone())).collect()
+                    }
+                    HeldPhase::Running | HeldPhase::Uploading => Vec::new(),
+                },
+            })
+            .collect();
+        let state = self
+            .store
+            .sync_worker(
+                request.worker,
+                request.session,
+                request.slots,
+                request.free_slots,
+                request.draining,
+                &held,
+            )
+            .await?;
+        let mut leases = state.undelivered.clone();
+        let free = request.free_slots.saturating_sub(u32::try_from(leases.len()).unwrap_or(0));
+        if free > 0 && !request.draining {
+            leases.extend(self.claim(request, platforms, free).await?);
+        }
+        let mut assignments = Vec::new();
+        for lease in leases {
+            assignments.extend(self.assignment(lease).await?);
+        }
+        Ok(SyncResponse {
+            assignments,
+            abandon: abandons(&state),
+            inputs: inputs(state.inputs),
+            drain: state.drain,
+            lost_after_millis: u64::try_from(self.lost_after.as_millis()).unwrap_or(u64::MAX),
+        })
+    }
+
+    async fn claim(
+        &self,
+        request: &SyncRequest,
+        platforms: Vec<String>,
+        free_slots: u32,
+    ) -> Result<Vec<Lease>, AppError> {
+        let ready = self.store.ready_stages(READY_LIMIT).await?;
+        if ready.is_empty() {
+            return Ok(Vec::new());
+        }
+        let other_idle = self.store.other_idle_workers(request.worker).await?;
+        let asking = Asking { worker: request.worker, platforms, free_slots, other_idle };
+        let mut leases = Vec::new();
+        for stage in choose(&ready, &asking) {
+            match self.store.claim_stage(stage, request.worker, request.session).await? {
+                Some(lease) => {
+                    self.metrics.claims_total.with_label_values(&["won"]).inc();
+                    if let Some(row) = ready.iter().find(|row| row.id == stage) {
+                        #[expect(clippy::cast_precision_loss, reason = "a histogram")]
+                        self.metrics.dispatch_seconds.observe(row.waiting_millis as f64 / 1000.0);
+                        self.bus.send(Message::Build(row.build));
+                    }
+                    leases.push(lease);
+                }
+                None => self.metrics.claims_total.with_label_values(&["lost"]).inc(),
+            }
+        }
+        Ok(leases)
+    }
+
+    /// The job message of a lease; none when it cannot be made: then its build fails.
+    async fn assignment(&self, lease: Lease) -> Result<Option<Assignment>, AppError> {
+        let row = self.store.stage_job(lease.stage).await?;
+        let head = (row.build, row.project.clone(), row.label.clone(), row.dockerfile.clone());
+        let job = match row.kind {
+            StageKind::Stage => stage_job(row)?,
+            StageKind::Export => self.export_job(row).await?,
+        };
+        let Some(job) = job else {
+            let message = "the layers that the stage starts from are not known";
+            let failure = Failure::new(FailureClass::Infrastructure, "base-unknown", message);
+            self.store.fail_stage(lease, &failure).await?;
+            return Ok(None);
+        };
+        let (build, project, label, dockerfile) = head;
+        Ok(Some(Assignment { lease, build, project, label, dockerfile, job }))
+    }
+
+    async fn export_job(&self, row: StageJobRow) -> Result<Option<Job>, AppError> {
+        let export: ExportDocument = serde_json::from_value(row.plan)?;
+        let Some(layers) = export.layers.or(row.producer_layers) else { return Ok(None) };
+        let mut document = export.document;
+        document.rootfs.diff_ids = layers.iter().map(|layer| layer.diff_id).collect();
+        // The age of the image is that of its last layer, so that the same layers make the same
+        // image, whenever it is exported.
+        let age = match (export.source_date_epoch, export.last_key) {
+            (Some(seconds), _) => OffsetDateTime::from_unix_timestamp(seconds).ok(),
+            (None, Some(key)) => self.store.layer_created_at(&row.project, &key).await?,
+            (None, None) => None,
+        };
+        let created = age
+            .and_then(|time| time.replace_nanosecond(0).ok())
+            .and_then(|time| time.format(&Rfc3339).ok());
+        for entry in document.history.iter_mut().skip(export.base_history) {
+            entry.created.clone_from(&created);
+        }
+        document.created = created;
+        Ok(Some(Job::Export(Box::new(ExportJob { layers, document, targets: export.targets }))))
+    }
+}
+
+fn stage_job(row: StageJobRow) -> Result<Option<Job>, AppError> {
+    let document: StageDocument = serde_json::from_value(row.plan)?;
+    let Some(base_layers) = row.base_layers.or(row.producer_layers) else { return Ok(None) };
+    let inputs = row.slices.into_iter().map(|(stage, slice)| slice_input(stage, slice)).collect();
+    Ok(Some(Job::Stage(Box::new(StageJob {
+        stage: document.stage,
+        stage_ids: document.stage_ids,
+        images: document.images,
+        base_layers,
+        first_step: row.first_step,
+        context: row.context,
+        make_slices: row.make_slices,
+        inputs,
+    }))))
+}
+
+fn slice_input(stage: StageId, slice: CachedSlice) -> SliceInput {
+    SliceInput {
+        stage,
+        selector: slice.selector,
+        manifest: slice.manifest,
+        inline_manifest: slice.inline_manifest,
+    }
+}
+
+fn abandons(state: &SyncState) -> Vec<Abandon> {
+    let stale = state
+        .stale
+        .iter()
+        .map(|lease| Abandon { lease: *lease, reason: AbandonReason::Superseded });
+    let dropped = state.dropped.iter().map(|(lease, reason)| Abandon {
+        lease: *lease,
+        reason: match reason.as_str() {
+            "cancelled" => AbandonReason::Cancelled,
+            _ => AbandonReason::BuildFailed,
+        },
+    });
+    stale.chain(dropped).collect()
+}
+
+fn inputs(found: Vec<(Lease, StageId, CachedSlice)>) -> Vec<InputReady> {
+    let mut ready: Vec<InputReady> = Vec::new();
+    for (lease, stage, slice) in found {
+        let input = slice_input(stage, slice);
+        match ready.iter_mut().find(|entry| entry.lease == lease) {
+            Some(entry) => entry.slices.push(input),
+            None => ready.push(InputReady { lease, slices: vec![input] }),
+        }
+    }
+    ready
+}

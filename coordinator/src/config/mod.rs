@@ -1,0 +1,5 @@
+//! Configuration of the coordinator.
+
+mod sections;
+
+pub use sections::{AuthConfig, Config, DatabaseConfig, RedisConfig, SECTIONS, ServerConfig};

@@ -1,0 +1,99 @@
+//! The sections of the file.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use blobstore::objects::S3Config;
+use registry::RegistryConfig;
+use serde::{Deserialize, Serialize};
+use service::telemetry::LogConfig;
+
+/// Sections that variables can name.
+pub const SECTIONS: [&str; 6] = ["server", "database", "redis", "s3", "auth", "log"];
+
+/// The whole configuration.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// How it is reached.
+    #[serde(default)]
+    pub server: ServerConfig,
+    /// Postgres.
+    pub database: DatabaseConfig,
+    /// Redis; without it live logs reach the clients of one coordinator only.
+    #[serde(default)]
+    pub redis: Option<RedisConfig>,
+    /// The object store.
+    pub s3: S3Config,
+    /// Who may do what.
+    pub auth: AuthConfig,
+    /// Registries.
+    #[serde(default)]
+    pub registries: BTreeMap<String, RegistryConfig>,
+    /// Logs of the program.
+    #[serde(default)]
+    pub log: LogConfig,
+}
+
+/// Section `[server]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerConfig {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// A file that gets the address once it is known: for port 0.
+    pub address_file: Option<PathBuf>,
+    /// A worker that has not called for this long, in seconds, is lost.
+    pub worker_lost_after_secs: u64,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7878)),
+            address_file: None,
+            worker_lost_after_secs: 15,
+        }
+    }
+}
+
+/// Section `[database]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseConfig {
+    /// `postgres://…`.
+    pub url: String,
+    /// Connections that this process holds at most.
+    #[serde(default = "default_connections")]
+    pub max_connections: u32,
+}
+
+fn default_connections() -> u32 {
+    16
+}
+
+/// Section `[redis]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RedisConfig {
+    /// `redis://…`.
+    pub url: String,
+}
+
+/// Section `[auth]`.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthConfig {
+    /// Key that signs tokens: at least 32 bytes, in hex.
+    pub key: String,
+    /// Keys that signed tokens which are still good.
+    #[serde(default)]
+    pub old_keys: Vec<String>,
+}
+
+impl std::fmt::Debug for AuthConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AuthConfig { .. }")
+    }
+}

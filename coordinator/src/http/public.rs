@@ -1,0 +1,198 @@
+//! `/v1`.
+
+use std::sync::Arc;
+
+use api::Problem;
+use api::public::v1::{
+    BuildPage, BuildRequest, BuildView, ContextNegotiation, ContextUpload, StageView, WorkerView,
+};
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::Response;
+use common::{BuildId, ProjectName, StageId};
+use serde::Deserialize;
+use store::Submitted;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::reply::{Refusal, Reply};
+use super::stream;
+use super::token::Caller;
+use crate::app::App;
+use crate::auth::Scope;
+
+/// Builds of one page.
+const PAGE: u32 = 50;
+
+/// Names the parts of a context that the farm lacks.
+#[utoipa::path(post, path = "/v1/contexts", request_body = ContextUpload,
+    responses((status = 200, body = ContextNegotiation)), security(("token" = ["builds:write"])))]
+pub(super) async fn negotiate_context(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Json(upload): Json<ContextUpload>,
+) -> Reply<Json<ContextNegotiation>> {
+    caller.may(Scope::BuildsWrite, &upload.project)?;
+    Ok(Json(app.negotiate_context(&upload).await?))
+}
+
+/// Accepts a build. With an Idempotency-Key the same build is made once.
+#[utoipa::path(post, path = "/v1/builds", request_body = BuildRequest,
+    responses((status = 202, body = BuildView)), security(("token" = ["builds:write"])))]
+pub(super) async fn submit_build(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    headers: HeaderMap,
+    Json(request): Json<BuildRequest>,
+) -> Reply<(StatusCode, [(header::HeaderName, String); 1], Json<BuildView>)> {
+    caller.may(Scope::BuildsWrite, &request.project)?;
+    let key = headers.get("idempotency-key").and_then(|value| value.to_str().ok());
+    let submitted = app.submit_build(&request, key.map(str::to_owned)).await?;
+    let (Submitted::New(id) | Submitted::Existing(id)) = submitted;
+    let view = app.view_build(id).await?;
+    let location = [(header::LOCATION, format!("/v1/builds/{id}"))];
+    Ok((StatusCode::ACCEPTED, location, Json(view)))
+}
+
+#[derive(Deserialize, utoipa::IntoParams)]
+pub(super) struct ListQuery {
+    /// Only builds of this project.
+    project: Option<ProjectNameText>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// A project's name in a query.
+type ProjectNameText = String;
+
+/// Builds, newest first.
+#[utoipa::path(get, path = "/v1/builds", params(ListQuery),
+    responses((status = 200, body = BuildPage)), security(("token" = ["builds:read"])))]
+pub(super) async fn list_builds(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Query(query): Query<ListQuery>,
+) -> Reply<Json<BuildPage>> {
+    caller.has(Scope::BuildsRead)?;
+    let allowed = caller.0.projects.clone();
+    let projects = match query.project {
+        Some(name) => {
+            let project: ProjectName =
+                name.parse().map_err(|error: common::ids::InvalidProjectName| {
+                    Refusal::from(Problem::new(400, "bad-project", error.to_string()))
+                })?;
+            caller.may(Scope::BuildsRead, &project)?;
+            Some(vec![project.to_string()])
+        }
+        None => allowed.map(|names| names.iter().map(ToString::to_string).collect()),
+    };
+    let before = query.cursor.as_deref().map(parse_cursor).transpose()?;
+    Ok(Json(app.list_builds(projects, before, PAGE).await?))
+}
+
+fn parse_cursor(text: &str) -> Result<(OffsetDateTime, Uuid), Problem> {
+    let bad = || Problem::new(400, "bad-cursor", "the cursor is none of ours");
+    let (nanos, id) = text.split_once('_').ok_or_else(bad)?;
+    let nanos: i128 = nanos.parse().map_err(|_| bad())?;
+    let time = OffsetDateTime::from_unix_timestamp_nanos(nanos).map_err(|_| bad())?;
+    Ok((time, id.parse().map_err(|_| bad())?))
+}
+
+async fn readable(app: &App, caller: &Caller, id: &str) -> Result<BuildId, Refusal> {
+    let missing = || Refusal::from(Problem::new(404, "not-found", "no such build"));
+    let id: BuildId = id.parse().map_err(|_| missing())?;
+    caller.has(Scope::BuildsRead)?;
+    caller.may(Scope::BuildsRead, &app.build_project(id).await?)?;
+    Ok(id)
+}
+
+/// One build with its stages.
+#[utoipa::path(get, path = "/v1/builds/{id}", params(("id" = String, Path)),
+    responses((status = 200, body = BuildView)), security(("token" = ["builds:read"])))]
+pub(super) async fn get_build(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Reply<Json<BuildView>> {
+    let id = readable(&app, &caller, &id).await?;
+    Ok(Json(app.view_build(id).await?))
+}
+
+/// The stages of a build.
+#[utoipa::path(get, path = "/v1/builds/{id}/stages", params(("id" = String, Path)),
+    responses((status = 200, body = Vec<StageView>)), security(("token" = ["builds:read"])))]
+pub(super) async fn get_stages(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Reply<Json<Vec<StageView>>> {
+    let id = readable(&app, &caller, &id).await?;
+    Ok(Json(app.view_build(id).await?.stages))
+}
+
+/// Ends a build.
+#[utoipa::path(post, path = "/v1/builds/{id}/cancel", params(("id" = String, Path)),
+    responses((status = 200, body = BuildView)), security(("token" = ["builds:write"])))]
+pub(super) async fn cancel_build(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Reply<Json<BuildView>> {
+    let id = readable(&app, &caller, &id).await?;
+    caller.may(Scope::BuildsWrite, &app.build_project(id).await?)?;
+    app.cancel_build(id, &caller.0.subject).await?;
+    Ok(Json(app.view_build(id).await?))
+}
+
+/// Server-Sent Events: `build` with the whole view at each change, until the build has ended.
+#[utoipa::path(get, path = "/v1/builds/{id}/events", params(("id" = String, Path)),
+    responses((status = 200, content_type = "text/event-stream", body = BuildView)),
+    security(("token" = ["builds:read"])))]
+pub(super) async fn follow_build(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Reply<Response> {
+    let id = readable(&app, &caller, &id).await?;
+    Ok(stream::build_events(app, id))
+}
+
+#[derive(Deserialize, utoipa::IntoParams)]
+pub(super) struct LogQuery {
+    /// Go on until the build has ended.
+    #[serde(default)]
+    follow: bool,
+    /// Only this stage.
+    #[param(value_type = Option<String>)]
+    stage: Option<StageId>,
+}
+
+/// The log: Server-Sent Events `log`, resumable by Last-Event-ID, or plain text.
+#[utoipa::path(get, path = "/v1/builds/{id}/logs", params(("id" = String, Path), LogQuery),
+    responses((status = 200, content_type = "text/event-stream", body = api::public::v1::LogLine)),
+    security(("token" = ["builds:read"])))]
+pub(super) async fn read_logs(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Query(query): Query<LogQuery>,
+    headers: HeaderMap,
+) -> Reply<Response> {
+    let id = readable(&app, &caller, &id).await?;
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let as_text = header("accept").is_some_and(|accept| accept.starts_with("text/plain"));
+    let last = header("last-event-id").map(str::to_owned);
+    Ok(stream::log(app, id, query.stage, query.follow, last, as_text))
+}
+
+/// The workers.
+#[utoipa::path(get, path = "/v1/workers", responses((status = 200, body = Vec<WorkerView>)),
+    security(("token" = ["builds:read"])))]
+pub(super) async fn list_workers(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+) -> Reply<Json<Vec<WorkerView>>> {
+    caller.has(Scope::BuildsRead)?;
+    Ok(Json(app.list_workers().await?))
+}

@@ -1,0 +1,7 @@
+//! What time brings about: lost workers, ended planners, retries that are due.
+//!
+//! The same code as everywhere else, on a timer. Several coordinators may run it at once.
+
+mod task;
+
+pub(crate) use task::run;
