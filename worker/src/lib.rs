@@ -1,5 +1,18 @@
 //! The worker: runs stages, shares what they made, pushes images.
+//!
+//! Calls go down: `session` → `dispatch` → `execute` → the leaves: `rootfs`, `runtime`, `content`,
+//! `transfer`, `logs`.
 
+mod boot;
+pub mod config;
+mod content;
+mod dispatch;
 pub mod execute;
+mod logs;
 pub mod rootfs;
 pub mod runtime;
+mod session;
+mod transfer;
+
+pub use boot::{BootError, doctor, run};
+pub use config::Config;

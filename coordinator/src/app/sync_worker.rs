@@ -192,6 +192,8 @@ fn slice_input(stage: StageId, slice: CachedSlice) -> SliceInput {
         stage,
         selector: slice.selector,
         manifest: slice.manifest,
+        files: slice.files,
+        content_bytes: slice.content_bytes,
         inline_manifest: slice.inline_manifest,
     }
 }

@@ -1,1 +1,8 @@
-//! Typed HTTP clients of the coordinator.
+//! Typed clients of the coordinator.
+
+mod error;
+mod http;
+pub mod public;
+pub mod worker;
+
+pub use error::ClientError;

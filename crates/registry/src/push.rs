@@ -57,8 +57,8 @@ impl Client {
     {
         let config = Bytes::from(image.config.clone());
         let config_sent = self.push_bytes(reference, config).await?;
-        let sent: Vec<u64> = futures_util::stream::iter(&image.blobs)
-            .map(|blob| self.push_blob(reference, &blob.layer, &open))
+        let sent: Vec<u64> = futures_util::stream::iter(image.blobs.clone())
+            .map(|blob| self.push_blob(reference, blob.layer, &open))
             .buffer_unordered(PARALLEL)
             .try_collect()
             .await?;
@@ -104,7 +104,7 @@ impl Client {
     async fn push_blob<F, R>(
         &self,
         reference: &Reference,
-        layer: &Layer,
+        layer: Layer,
         open: &(impl Fn(Layer) -> F + Sync),
     ) -> Result<u64, RegistryError>
     where
@@ -117,7 +117,7 @@ impl Client {
         let mut attempt = 1;
         loop {
             // A mount needs no bytes; where it is refused the answer begins an upload.
-            let Some(url) = self.begin_upload(reference, Some(layer)).await? else { return Ok(0) };
+            let Some(url) = self.begin_upload(reference, Some(&layer)).await? else { return Ok(0) };
             let source = |error| RegistryError::Source(layer.blob.to_string(), error);
             let reader = open(layer.clone()).await.map_err(source)?;
             let body = reqwest::Body::wrap_stream(ReaderStream::with_capacity(reader, 256 << 10));

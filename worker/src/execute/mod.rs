@@ -1,3 +1,12 @@
-//! Running a stage.
+//! Running what was assigned: stages step by step, exports.
 
 pub mod copy;
+mod export;
+mod failure;
+mod job;
+mod slices;
+mod sources;
+mod stage;
+mod step;
+
+pub(crate) use job::run;

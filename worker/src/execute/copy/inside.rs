@@ -70,7 +70,7 @@ impl Root {
             }
             done.push(part);
             let here = done.join(&b'/');
-            let Some(target) = self.read_link(&here) else {
+            let Some(target) = self.link_target(&here) else {
                 continue;
             };
             links += 1;
@@ -86,7 +86,8 @@ impl Root {
         Ok(done.join(&b'/'))
     }
 
-    fn read_link(&self, path: &[u8]) -> Option<Vec<u8>> {
+    /// The target of the link at `path`, if it is one.
+    pub fn link_target(&self, path: &[u8]) -> Option<Vec<u8>> {
         let (parent, name) = split(path);
         let directory = self.open_with(parent, OFlags::PATH | OFlags::DIRECTORY).ok()?;
         Some(readlinkat(&directory, os_name(name), Vec::new()).ok()?.into_bytes())

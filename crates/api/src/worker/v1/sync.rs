@@ -75,6 +75,12 @@ pub struct SliceInput {
     /// Digest of the encoded manifest.
     #[schema(value_type = String)]
     pub manifest: Digest,
+    /// Number of regular files.
+    #[serde(default)]
+    pub files: u64,
+    /// Their bytes, uncompressed.
+    #[serde(default)]
+    pub content_bytes: u64,
     /// The encoded manifest in base64, when it is small.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inline_manifest: Option<String>,

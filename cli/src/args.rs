@@ -1,0 +1,225 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Builds Dockerfiles on a farm.
+#[derive(Debug, Parser)]
+#[command(name = "slipway", version)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) server: Server,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Which farm.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Server {
+    /// Address of the coordinator.
+    #[arg(long, global = true, env = "SLIPWAY_SERVER", default_value = "http://127.0.0.1:7878")]
+    pub(crate) server: String,
+    /// Token for it.
+    #[arg(long, global = true, env = "SLIPWAY_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build a Dockerfile.
+    Build(Box<Build>),
+    /// Show a build.
+    Show {
+        /// Its id, the beginning of it, or `last`.
+        build: String,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the log of a build.
+    Logs {
+        /// Its id, the beginning of it, or `last`.
+        build: String,
+        /// Go on until the build has ended.
+        #[arg(short, long)]
+        follow: bool,
+        /// Only this stage.
+        #[arg(long)]
+        stage: Option<String>,
+    },
+    /// End a build.
+    Cancel {
+        /// Its id, the beginning of it, or `last`.
+        build: String,
+    },
+    /// List the newest builds.
+    Builds,
+    /// List the workers.
+    Workers,
+}
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Progress {
+    /// `tty` on a terminal, else `plain`.
+    Auto,
+    /// One line a stage, redrawn.
+    Tty,
+    /// Lines, for logs.
+    Plain,
+    /// One JSON object a line.
+    Rawjson,
+    /// Only the result.
+    Quiet,
+}
+
+/// `docker buildx build`'s flags.
+#[derive(Debug, Args)]
+pub(crate) struct Build {
+    /// The directory that COPY and ADD read from.
+    pub(crate) context: PathBuf,
+    /// The Dockerfile; default: Dockerfile in the context.
+    #[arg(short, long)]
+    pub(crate) file: Option<PathBuf>,
+    /// Name of the image; may be repeated.
+    #[arg(short, long)]
+    pub(crate) tag: Vec<String>,
+    /// The stage to build.
+    #[arg(long)]
+    pub(crate) target: Option<String>,
+    /// A build argument: NAME=VALUE, or NAME to take it from the environment; may be repeated.
+    #[arg(long)]
+    pub(crate) build_arg: Vec<String>,
+    /// A label for the image: NAME=VALUE; may be repeated.
+    #[arg(long)]
+    pub(crate) label: Vec<String>,
+    /// Platform of the image.
+    #[arg(long)]
+    pub(crate) platform: Option<String>,
+    /// Run every step.
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+    /// Ask the registries for every base image.
+    #[arg(long)]
+    pub(crate) pull: bool,
+    /// Push the image under its names.
+    #[arg(long)]
+    pub(crate) push: bool,
+    /// What to make: type=image,name=NAME,push=true or type=oci,dest=FILE; may be repeated.
+    #[arg(short, long)]
+    pub(crate) output: Vec<String>,
+    /// Write the image id into this file.
+    #[arg(long)]
+    pub(crate) iidfile: Option<PathBuf>,
+    /// Write digests and names into this file, as JSON.
+    #[arg(long)]
+    pub(crate) metadata_file: Option<PathBuf>,
+    /// How progress is shown.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) progress: Progress,
+    /// Print only the image id.
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// The project that the build belongs to.
+    #[arg(long, env = "SLIPWAY_PROJECT", default_value = "default")]
+    pub(crate) project: String,
+    #[command(flatten)]
+    pub(crate) later: Later,
+}
+
+/// Flags of `docker buildx build` that are not built yet: each is refused by name.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Not supported yet (refused)")]
+pub(crate) struct Later {
+    #[arg(long, hide = true)]
+    build_context: Vec<String>,
+    #[arg(long, hide = true)]
+    secret: Vec<String>,
+    #[arg(long, hide = true)]
+    ssh: Vec<String>,
+    #[arg(long, hide = true)]
+    annotation: Vec<String>,
+    #[arg(long, hide = true)]
+    no_cache_filter: Vec<String>,
+    #[arg(long, hide = true)]
+    load: bool,
+    #[arg(long, hide = true)]
+    network: Option<String>,
+    #[arg(long, hide = true)]
+    add_host: Vec<String>,
+    #[arg(long, hide = true)]
+    shm_size: Option<String>,
+    #[arg(long, hide = true)]
+    ulimit: Vec<String>,
+    #[arg(long, hide = true)]
+    check: bool,
+    #[arg(long, hide = true)]
+    call: Option<String>,
+    #[arg(long, hide = true)]
+    cache_from: Vec<String>,
+    #[arg(long, hide = true)]
+    cache_to: Vec<String>,
+    #[arg(long, hide = true)]
+    provenance: Option<String>,
+    #[arg(long, hide = true)]
+    sbom: Option<String>,
+    #[arg(long, hide = true)]
+    allow: Vec<String>,
+    #[arg(long, hide = true)]
+    cgroup_parent: Option<String>,
+    #[arg(long, hide = true)]
+    attest: Vec<String>,
+    #[arg(long, hide = true)]
+    builder: Option<String>,
+}
+
+impl Later {
+    /// The first of these flags that was given.
+    pub(crate) fn first(&self) -> Option<&'static str> {
+        let lists = [
+            (&self.build_context, "--build-context"),
+            (&self.secret, "--secret"),
+            (&self.ssh, "--ssh"),
+            (&self.annotation, "--annotation"),
+            (&self.no_cache_filter, "--no-cache-filter"),
+            (&self.add_host, "--add-host"),
+            (&self.ulimit, "--ulimit"),
+            (&self.cache_from, "--cache-from"),
+            (&self.cache_to, "--cache-to"),
+            (&self.allow, "--allow"),
+            (&self.attest, "--attest"),
+        ];
+        let options = [
+            (&self.network, "--network"),
+            (&self.shm_size, "--shm-size"),
+            (&self.call, "--call"),
+            (&self.provenance, "--provenance"),
+            (&self.sbom, "--sbom"),
+            (&self.cgroup_parent, "--cgroup-parent"),
+            (&self.builder, "--builder"),
+        ];
+        let flags = [(self.load, "--load"), (self.check, "--check")];
+        let lists = lists.iter().filter(|(list, _)| !list.is_empty()).map(|(_, name)| *name);
+        let options = options.iter().filter(|(value, _)| value.is_some()).map(|(_, name)| *name);
+        let flags = flags.iter().filter(|(given, _)| *given).map(|(_, name)| *name);
+        lists.chain(options).chain(flags).next()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_that_are_not_built_are_noticed() {
+        for flag in ["--secret=id=x", "--load", "--network=none", "--check", "--cache-from=x"] {
+            let arguments = Arguments::try_parse_from(["slipway", "build", flag, "."]).unwrap();
+            let Command::Build(build) = arguments.command else { panic!() };
+            assert_eq!(build.later.first(), flag.split('=').next(), "{flag}");
+        }
+        let arguments = Arguments::try_parse_from(["slipway", "build", "-t", "a", "."]).unwrap();
+        let Command::Build(build) = arguments.command else { panic!() };
+        assert_eq!(build.later.first(), None);
+    }
+}

@@ -1,0 +1,188 @@
+//! `slipway build`.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+
+use api::public::v1::{BuildView, LogLine};
+use client::public::Client;
+use common::build::BuildState;
+use common::{BuildId, Failure, FailureClass, ProjectName};
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::request::{Download, outputs, request};
+use crate::args::{Build, Progress};
+use crate::context::{find_dockerfile, send};
+use crate::exit::CliError;
+use crate::output::{Display, print, table};
+
+/// Builds, and waits for the end.
+pub(crate) async fn run(client: &Client, arguments: &Build) -> Result<ExitCode, CliError> {
+    if let Some(flag) = arguments.later.first() {
+        return Err(CliError::usage(format!("{flag} is not supported yet")));
+    }
+    let project: ProjectName = arguments
+        .project
+        .parse()
+        .map_err(|error: common::ids::InvalidProjectName| CliError::usage(error.to_string()))?;
+    let (outputs, downloads) = outputs(arguments)?;
+    let context = arguments.context.as_path();
+    if !context.is_dir() {
+        return Err(CliError::Usage {
+            message: format!("the context {} is no directory", context.display()),
+            hint: Some("git addresses, archives and standard input are not supported yet".into()),
+        });
+    }
+    let dockerfile = find_dockerfile(context, arguments.file.as_deref())?;
+    let progress = progress(arguments);
+    let mut display = Display::new(progress);
+    let sent = send(client, &project, context, &dockerfile).await?;
+    display.context(&sent);
+    let request = request(arguments, project, &dockerfile, Some(sent.manifest), outputs)?;
+    let key = uuid::Uuid::new_v4().to_string();
+    let view = client.submit(&request, &key).await?;
+    display.submitted(&view);
+    let view = follow(client, view.id, &mut display).await?;
+    finish(client, arguments, &view, &downloads, progress).await
+}
+
+fn progress(arguments: &Build) -> Progress {
+    match arguments.progress {
+        _ if arguments.quiet => Progress::Quiet,
+        Progress::Auto if std::io::stderr().is_terminal() => Progress::Tty,
+        Progress::Auto => Progress::Plain,
+        other => other,
+    }
+}
+
+/// Shows progress until the build has ended. The first Ctrl-C cancels it, the second one leaves.
+async fn follow(
+    client: &Client,
+    id: BuildId,
+    display: &mut Display,
+) -> Result<BuildView, CliError> {
+    let (views, mut changes) = mpsc::channel::<BuildView>(16);
+    let (lines, mut log) = mpsc::channel::<LogLine>(1024);
+    let follower = {
+        let client = client.clone();
+        tokio::spawn(async move { client.follow(id, views).await })
+    };
+    let reader = {
+        let client = client.clone();
+        tokio::spawn(async move { client.log(id, None, true, lines).await })
+    };
+    let mut tick = tokio::time::interval(std::time::Duration::from_millis(100));
+    let mut interrupted = false;
+    let mut last: Option<BuildView> = None;
+    loop {
+        tokio::select! {
+            biased;
+            Some(line) = log.recv() => display.line(&line),
+            view = changes.recv() => match view {
+                Some(view) => {
+                    display.view(&view);
+                    last = Some(view);
+                }
+                None => break,
+            },
+            _ = tick.tick() => display.tick(),
+            _ = tokio::signal::ctrl_c() => {
+                if interrupted {
+                    let message = "left; the build is being cancelled";
+                    return Err(CliError::Failed(Box::new(Failure::new(FailureClass::Cancelled, "left", message))));
+                }
+                interrupted = true;
+                display.note("cancelling; once more to leave at once");
+                client.cancel(id).await?;
+            }
+        }
+    }
+    // The log ends a moment after the build.
+    let rest = async {
+        while let Some(line) = log.recv().await {
+            display.line(&line);
+        }
+    };
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(10), rest).await;
+    reader.abort();
+    follower.await.map_err(|error| CliError::usage(error.to_string()))??;
+    let view = match last {
+        Some(view) if view.state.is_terminal() => view,
+        _ => client.build(id).await?,
+    };
+    display.end(&view);
+    Ok(view)
+}
+
+async fn finish(
+    client: &Client,
+    arguments: &Build,
+    view: &BuildView,
+    downloads: &[Download],
+    progress: Progress,
+) -> Result<ExitCode, CliError> {
+    if view.state != BuildState::Succeeded {
+        let failure = view.failure.clone().unwrap_or_else(|| {
+            let message = format!("the build {} is {}", view.id, view.state);
+            Failure::new(FailureClass::Infrastructure, "no-result", message)
+        });
+        return Err(CliError::Failed(Box::new(failure)));
+    }
+    if matches!(progress, Progress::Tty | Progress::Plain) {
+        let _ = writeln!(std::io::stderr(), "\n{}", table(view));
+    }
+    let mut archives = downloads.iter();
+    for export in &view.exports {
+        if let Some(url) = &export.download_url
+            && let Some(download) = archives.next()
+        {
+            save(client, url, download).await?;
+        }
+        for name in &export.names {
+            if export.kind == "image" && progress != Progress::Quiet {
+                let _ = writeln!(std::io::stderr(), "pushed {name}@{}", export.digest);
+            }
+        }
+    }
+    let Some(first) = view.exports.first() else { return Ok(ExitCode::SUCCESS) };
+    if let Some(path) = &arguments.iidfile {
+        std::fs::write(path, first.config_digest.to_string())
+            .map_err(|error| CliError::file(path, &error))?;
+    }
+    if let Some(path) = &arguments.metadata_file {
+        let metadata = json!({
+            "containerimage.config.digest": first.config_digest,
+            "containerimage.digest": first.digest,
+            "image.name": first.names.join(","),
+            "slipway.build": view.id,
+        });
+        std::fs::write(path, format!("{metadata:#}\n"))
+            .map_err(|error| CliError::file(path, &error))?;
+    }
+    match progress {
+        Progress::Quiet => print(&first.config_digest.to_string()),
+        Progress::Rawjson => {}
+        _ => {
+            let _ = writeln!(std::io::stderr(), "image {}", first.digest);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Downloads an archive; a file appears under its name only when it is whole.
+async fn save(client: &Client, url: &str, download: &Download) -> Result<(), CliError> {
+    let Some(path) = &download.path else {
+        let scratch =
+            tempfile::NamedTempFile::new().map_err(|error| CliError::usage(error.to_string()))?;
+        client.download(url, scratch.path()).await?;
+        let mut file = scratch.reopen().map_err(|error| CliError::file(scratch.path(), &error))?;
+        std::io::copy(&mut file, &mut std::io::stdout())
+            .map_err(|error| CliError::file(Path::new("-"), &error))?;
+        return Ok(());
+    };
+    let mut partial = path.clone().into_os_string();
+    partial.push(".partial");
+    client.download(url, Path::new(&partial)).await?;
+    std::fs::rename(&partial, path).map_err(|error| CliError::file(path, &error))
+}

@@ -1,0 +1,13 @@
+//! One command a file.
+
+mod build;
+mod builds;
+mod cancel;
+mod find;
+mod logs;
+mod request;
+mod run;
+mod show;
+mod workers;
+
+pub(crate) use run::run;

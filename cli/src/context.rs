@@ -1,0 +1,157 @@
+//! The build context: which files, packed and sent by difference.
+
+use std::path::{Path, PathBuf};
+
+use api::public::v1::{ContextUpload, PackOffer};
+use blobstore::scan::{Owner, Scan, Verdict, scan};
+use client::public::Client;
+use common::tree::TreePath;
+use common::{Digest, ProjectName};
+use dockerfile::ignore::IgnoreFile;
+use futures_util::{StreamExt as _, TryStreamExt as _};
+
+use crate::exit::CliError;
+
+/// Objects that are sent at once.
+const PARALLEL: usize = 6;
+
+/// A context that the farm has.
+#[derive(Debug)]
+pub(crate) struct SentContext {
+    /// Its manifest.
+    pub(crate) manifest: Digest,
+    /// Number of its entries.
+    pub(crate) entries: usize,
+    /// Bytes of its files.
+    pub(crate) content_bytes: u64,
+    /// Bytes that had to be sent.
+    pub(crate) sent_bytes: u64,
+}
+
+/// The Dockerfile of a build: the one that was named, or the usual ones of the context.
+pub(crate) fn find_dockerfile(context: &Path, file: Option<&Path>) -> Result<PathBuf, CliError> {
+    if let Some(file) = file {
+        return Ok(file.to_owned());
+    }
+    let usual = ["Dockerfile", "dockerfile"].map(|name| context.join(name));
+    usual.into_iter().find(|path| path.is_file()).ok_or_else(|| CliError::Usage {
+        message: format!("there is no Dockerfile in {}", context.display()),
+        hint: Some("name it with -f FILE".to_owned()),
+    })
+}
+
+fn ignore_file(context: &Path, dockerfile: &Path) -> Result<IgnoreFile, CliError> {
+    let mut beside = dockerfile.as_os_str().to_owned();
+    beside.push(".dockerignore");
+    for path in [PathBuf::from(beside), context.join(".dockerignore")] {
+        match std::fs::read(&path) {
+            Ok(bytes) => {
+                return IgnoreFile::parse(&bytes)
+                    .map_err(|failure| CliError::file(&path, &failure.message));
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(CliError::file(&path, &error)),
+        }
+    }
+    Ok(IgnoreFile::default())
+}
+
+/// Scans the context and sends what the farm lacks of it.
+pub(crate) async fn send(
+    client: &Client,
+    project: &ProjectName,
+    context: &Path,
+    dockerfile: &Path,
+) -> Result<SentContext, CliError> {
+    let ignore = ignore_file(context, dockerfile)?;
+    let scratch = tempfile::tempdir().map_err(|error| CliError::file(context, &error))?;
+    let (root, packs) = (context.to_owned(), scratch.path().to_owned());
+    let scanned = tokio::task::spawn_blocking(move || {
+        scan(
+            &root,
+            Owner::Root,
+            &mut |path, is_directory| judge(&ignore, path, is_directory),
+            &packs,
+        )
+    })
+    .await
+    .map_err(|error| CliError::file(context, &error))?
+    .map_err(|error| CliError::file(context, &error))?;
+    let manifest = scratch.path().join("manifest");
+    std::fs::write(&manifest, &scanned.encoded)
+        .map_err(|error| CliError::file(&manifest, &error))?;
+    let sent_bytes = upload(client, project, &scanned, &manifest).await?;
+    Ok(SentContext {
+        manifest: scanned.digest,
+        entries: scanned.manifest.entries.len(),
+        content_bytes: scanned.manifest.content_bytes(),
+        sent_bytes,
+    })
+}
+
+fn judge(ignore: &IgnoreFile, path: &TreePath, is_directory: bool) -> Verdict {
+    let text = path.display();
+    if !ignore.is_ignored(&text) {
+        Verdict::Keep
+    } else if is_directory && ignore.may_include_below(&text) {
+        Verdict::Skip
+    } else {
+        Verdict::SkipTree
+    }
+}
+
+async fn upload(
+    client: &Client,
+    project: &ProjectName,
+    scanned: &Scan,
+    manifest: &Path,
+) -> Result<u64, CliError> {
+    let offer = |digest, size_bytes| PackOffer { digest, size_bytes };
+    let request = ContextUpload {
+        project: project.clone(),
+        manifest: offer(scanned.digest, scanned.encoded.len() as u64),
+        packs: scanned
+            .packs
+            .iter()
+            .map(|file| offer(file.pack.digest, file.pack.size_bytes))
+            .collect(),
+    };
+    let answer = client.negotiate(&request).await?;
+    let sent: Vec<u64> = futures_util::stream::iter(answer.missing)
+        .map(|target| async move {
+            let pack = scanned.packs.iter().find(|file| file.pack.digest == target.digest);
+            let (path, size) = match pack {
+                Some(file) => (file.path.as_path(), file.pack.size_bytes),
+                None => (manifest, scanned.encoded.len() as u64),
+            };
+            client.upload(&target, path, size).await.map(|()| size)
+        })
+        .buffer_unordered(PARALLEL)
+        .try_collect()
+        .await?;
+    Ok(sent.iter().sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ignore_file_beside_the_dockerfile_wins() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join(".dockerignore"), "a").unwrap();
+        let dockerfile = root.path().join("x.Dockerfile");
+        let ignores = |name: &str| ignore_file(root.path(), &dockerfile).unwrap().is_ignored(name);
+        assert!(ignores("a") && !ignores("b"));
+        std::fs::write(root.path().join("x.Dockerfile.dockerignore"), "b").unwrap();
+        assert!(!ignores("a") && ignores("b"));
+    }
+
+    #[test]
+    fn a_lower_case_dockerfile_is_found_and_none_is_an_error() {
+        let root = tempfile::tempdir().unwrap();
+        assert!(find_dockerfile(root.path(), None).is_err());
+        std::fs::write(root.path().join("dockerfile"), "").unwrap();
+        assert!(find_dockerfile(root.path(), None).unwrap().ends_with("dockerfile"));
+    }
+}

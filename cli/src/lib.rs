@@ -1,1 +1,0 @@
-//! slipway: build Dockerfiles on a farm.

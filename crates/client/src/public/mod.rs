@@ -1,0 +1,7 @@
+//! The public API's client.
+
+mod client;
+mod events;
+
+pub use client::Client;
+pub use events::Event;

@@ -1,0 +1,5 @@
+//! The worker's client.
+
+mod client;
+
+pub use client::Client;

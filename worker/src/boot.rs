@@ -1,0 +1,105 @@
+//! Starting a worker, and telling what a host allows.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use service::lifecycle::Lifecycle;
+
+use crate::config::Config;
+use crate::content::ContentStore;
+use crate::dispatch::Worker;
+use crate::runtime::{ProbeError, Runtime};
+use crate::session;
+
+/// Why a worker cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// The data directory.
+    #[error("cannot use the data directory: {0}")]
+    Content(#[from] std::io::Error),
+    /// The runtime.
+    #[error(transparent)]
+    Runtime(#[from] ProbeError),
+    /// The registries' configuration.
+    #[error(transparent)]
+    Registry(#[from] registry::RegistryError),
+}
+
+/// Runs a worker until the lifecycle stops.
+pub async fn run(config: Config, lifecycle: &Lifecycle) -> Result<(), BootError> {
+    let content = ContentStore::open(&config.worker.data_dir)?;
+    let id = content.worker_id()?;
+    let scratch = config.worker.data_dir.join("tmp");
+    let runtime_config = config.runtime.clone();
+    let runtime = tokio::task::spawn_blocking(move || Runtime::probe(&runtime_config, &scratch))
+        .await
+        .map_err(std::io::Error::other)??;
+    tracing::info!(
+        runtime = runtime.name(),
+        network = runtime.network_name(),
+        slots = config.worker.slots,
+        "worker ready"
+    );
+    if runtime.network_name() == "isolated" {
+        tracing::warn!("RUN reaches no network: install slirp4netns, nftables and iproute2");
+    }
+    let registry = registry::Client::new(registry::Config {
+        registries: config.registries.clone(),
+        docker_config: config.docker_config.clone(),
+    })?;
+    let client = client::worker::Client::new(&config.coordinator.url, &config.coordinator.token);
+    let worker = Worker::new(id, config.worker.slots, client, registry, runtime, content);
+    let name = config.worker.name.clone().unwrap_or_else(host_name);
+    let (soft, hard) = (lifecycle.soft().clone(), lifecycle.hard().clone());
+    let hand_back = {
+        let (worker, soft) = (Arc::clone(&worker), soft.clone());
+        let grace = Duration::from_secs(config.worker.drain_secs);
+        async move {
+            soft.cancelled().await;
+            tokio::time::sleep(grace).await;
+            worker.hand_back_all();
+        }
+    };
+    let work = session::run(Arc::clone(&worker), name, soft, hard);
+    tokio::pin!(work);
+    tokio::select! {
+        () = &mut work => {}
+        () = hand_back => work.await,
+    }
+    worker.tasks.close();
+    // Tasks unmount what they mounted.
+    let _ = tokio::time::timeout(Duration::from_secs(5), worker.tasks.wait()).await;
+    Ok(())
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Says in words what this host allows.
+pub fn doctor(config: &Config) -> String {
+    let mut report = String::new();
+    let root = rustix::process::geteuid().is_root();
+    let line = |report: &mut String, good: bool, text: &str| {
+        let _ = writeln!(report, "{} {text}", if good { "ok  " } else { "FAIL" });
+    };
+    line(&mut report, root, "runs as root: overlay mounts and containers need it");
+    let content = ContentStore::open(&config.worker.data_dir);
+    let text = format!("data directory {}", config.worker.data_dir.display());
+    line(&mut report, content.is_ok(), &text);
+    match Runtime::probe(&config.runtime, &config.worker.data_dir.join("tmp")) {
+        Ok(runtime) => {
+            line(&mut report, true, &format!("{} runs containers", runtime.name()));
+            let has_network = runtime.network_name() != "isolated";
+            let text = if has_network {
+                "RUN reaches the internet through slirp4netns"
+            } else {
+                "RUN reaches no network: install slirp4netns, nftables and iproute2"
+            };
+            line(&mut report, has_network, text);
+        }
+        Err(error) => line(&mut report, false, &error.to_string()),
+    }
+    report
+}

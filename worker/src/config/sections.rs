@@ -1,0 +1,77 @@
+//! The sections of the file.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use registry::RegistryConfig;
+use serde::{Deserialize, Serialize};
+use service::telemetry::LogConfig;
+
+use crate::runtime::RuntimeConfig;
+
+/// Sections that variables can name.
+pub const SECTIONS: [&str; 4] = ["worker", "coordinator", "runtime", "log"];
+
+/// The whole configuration.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The worker itself.
+    pub worker: WorkerConfig,
+    /// Whom it works for.
+    pub coordinator: CoordinatorConfig,
+    /// How commands run.
+    #[serde(default)]
+    pub runtime: RuntimeConfig,
+    /// Registries.
+    #[serde(default)]
+    pub registries: BTreeMap<String, RegistryConfig>,
+    /// Docker's `config.json` with credentials.
+    #[serde(default)]
+    pub docker_config: Option<PathBuf>,
+    /// Logs of the program.
+    #[serde(default)]
+    pub log: LogConfig,
+}
+
+/// Section `[worker]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkerConfig {
+    /// Name for people; absent is the host name.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Where layers and files are kept: not on an overlay file system.
+    pub data_dir: PathBuf,
+    /// Stages that run at once.
+    #[serde(default = "default_slots")]
+    pub slots: u32,
+    /// How long running stages may go on after a stop was asked for, in seconds; what has not
+    /// ended by then is handed back.
+    #[serde(default = "default_drain_secs")]
+    pub drain_secs: u64,
+}
+
+fn default_slots() -> u32 {
+    2
+}
+
+fn default_drain_secs() -> u64 {
+    600
+}
+
+/// Section `[coordinator]`.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CoordinatorConfig {
+    /// Its address.
+    pub url: String,
+    /// A join token: scope `workers`.
+    pub token: String,
+}
+
+impl std::fmt::Debug for CoordinatorConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CoordinatorConfig").field("url", &self.url).finish_non_exhaustive()
+    }
+}

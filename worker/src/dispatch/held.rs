@@ -1,0 +1,96 @@
+//! One held stage.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use api::worker::v1::{HeldPhase, SliceInput, SliceWish};
+use common::plan::SliceSelector;
+use common::{Digest, Lease, StageId};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// Why a stage ends before its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stopped {
+    /// The coordinator wants it dropped: nobody waits for a result.
+    Abandoned,
+    /// The worker stops: somebody else is to run it.
+    HandBack,
+}
+
+/// A held stage, as its task and the session share it.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) lease: Lease,
+    /// Fires when the stage has to end at once.
+    pub(crate) cancel: CancellationToken,
+    state: Mutex<State>,
+    arrived: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    phase: HeldPhase,
+    stopped: Option<Stopped>,
+    inputs: HashMap<(StageId, Digest), SliceInput>,
+}
+
+impl Held {
+    pub(crate) fn new(lease: Lease) -> Self {
+        let state = State { phase: HeldPhase::Running, stopped: None, inputs: HashMap::new() };
+        let (cancel, arrived) = (CancellationToken::new(), Notify::new());
+        Self { lease, cancel, state: Mutex::new(state), arrived }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn phase(&self) -> HeldPhase {
+        self.state().phase.clone()
+    }
+
+    pub(crate) fn set_phase(&self, phase: HeldPhase) {
+        self.state().phase = phase;
+    }
+
+    /// Ends the stage; the first reason counts.
+    pub(crate) fn stop(&self, reason: Stopped) {
+        self.state().stopped.get_or_insert(reason);
+        self.cancel.cancel();
+    }
+
+    pub(crate) fn stopped(&self) -> Option<Stopped> {
+        self.state().stopped
+    }
+
+    pub(crate) fn add_inputs(&self, inputs: impl IntoIterator<Item = SliceInput>) {
+        let mut state = self.state();
+        for input in inputs {
+            state.inputs.insert((input.stage, input.selector.digest()), input);
+        }
+        self.arrived.notify_waiters();
+    }
+
+    /// A slice, if it has arrived.
+    pub(crate) fn input(&self, stage: StageId, selector: &SliceSelector) -> Option<SliceInput> {
+        self.state().inputs.get(&(stage, selector.digest())).cloned()
+    }
+
+    /// Waits for a slice. The phase tells the coordinator what is waited for.
+    pub(crate) async fn wait_for_input(
+        &self,
+        stage: StageId,
+        selector: &SliceSelector,
+    ) -> SliceInput {
+        let waiting_for = vec![SliceWish { stage, selector: selector.clone() }];
+        self.set_phase(HeldPhase::Parked { waiting_for });
+        loop {
+            let arrived = self.arrived.notified();
+            if let Some(input) = self.input(stage, selector) {
+                return input;
+            }
+            arrived.await;
+        }
+    }
+}

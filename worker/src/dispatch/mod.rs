@@ -1,0 +1,7 @@
+//! The stages that a worker holds: slots, phases, cancellation.
+
+mod held;
+mod worker;
+
+pub(crate) use held::{Held, Stopped};
+pub(crate) use worker::Worker;

@@ -1,0 +1,202 @@
+//! Where a copy reads from: always a directory.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use api::public::v1::TimingView;
+use api::worker::v1::{SliceInput, SliceUse};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use common::plan::{CopyFrom, CopyOp, SliceSelector, StageIndex};
+use common::tree::{Entry, EntryKind, Manifest, TreePath};
+use common::{Failure, FailureClass, StageId};
+
+use super::copy::has_wildcard;
+use super::failure::JobError;
+use super::stage::{StageRun, millis};
+use crate::rootfs::{Mount, mount_readonly};
+use crate::transfer::{ensure_layers, lay_out};
+
+/// A source tree; gone when dropped.
+#[derive(Debug, Default)]
+pub(super) struct Source {
+    mount: Option<Mount>,
+    directory: Option<PathBuf>,
+    /// Whether its entries keep their owners.
+    pub(super) keep_owner: bool,
+}
+
+impl Source {
+    /// The directory; none is an empty tree.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.mount.as_ref().map(Mount::path).or(self.directory.as_deref())
+    }
+}
+
+/// Makes the tree that a copy reads, below `directory`. For the files of another stage this may
+/// mean to wait: then the slot is free meanwhile.
+pub(super) async fn prepare(
+    run: &mut StageRun<'_>,
+    op: &CopyOp,
+    directory: &Path,
+    timing: &mut TimingView,
+) -> Result<Source, JobError> {
+    if op.sources.is_empty() {
+        return Ok(Source::default());
+    }
+    let at = directory.join("source");
+    std::fs::create_dir(&at)?;
+    match &op.from {
+        CopyFrom::Context => context(run, op, at, timing).await,
+        CopyFrom::Image { image } => {
+            let found = run.job.images.iter().find(|(index, _)| *index == image.0);
+            let layers =
+                found.map(|(_, image)| image.layers.clone()).ok_or_else(|| missing("image"))?;
+            let start = Instant::now();
+            let lowers = ensure_layers(run.worker, run.held.lease, &layers).await?;
+            timing.fetch_millis += millis(start);
+            let mount = mount_readonly(&lowers, &at)?;
+            Ok(Source { mount: Some(mount), directory: None, keep_owner: true })
+        }
+        CopyFrom::Stage { stage, selector } => slice(run, *stage, selector, at, timing).await,
+    }
+}
+
+fn missing(what: &str) -> JobError {
+    let message = format!("the job message lacks the {what} that a step names");
+    Failure::new(FailureClass::Infrastructure, "job-incomplete", message).into()
+}
+
+async fn context(
+    run: &StageRun<'_>,
+    op: &CopyOp,
+    at: PathBuf,
+    timing: &mut TimingView,
+) -> Result<Source, JobError> {
+    let Some(digest) = run.context() else { return Ok(Source::default()) };
+    let start = Instant::now();
+    let prefixes: Vec<TreePath> = op.sources.iter().map(|source| fixed_part(source)).collect();
+    let want = move |manifest: &Manifest, entry: &Entry| wanted(manifest, &prefixes, entry);
+    lay_out(run.worker, run.held.lease, digest, None, want, &at).await?;
+    timing.fetch_millis += millis(start);
+    Ok(Source { mount: None, directory: Some(at), keep_owner: false })
+}
+
+/// What stands before the first component with a wildcard.
+fn fixed_part(pattern: &str) -> TreePath {
+    let fixed: Vec<&str> = pattern
+        .split('/')
+        .filter(|part| !part.is_empty())
+        .take_while(|part| !has_wildcard(part))
+        .collect();
+    TreePath::new(fixed.join("/")).unwrap_or_default()
+}
+
+/// Whether an entry may be read: it lies below a fixed part, or links are about, which may lead
+/// anywhere.
+fn wanted(manifest: &Manifest, prefixes: &[TreePath], entry: &Entry) -> bool {
+    let below = |path: &TreePath| prefixes.iter().any(|prefix| path.is_within(prefix));
+    below(&entry.path) || has_link(manifest, prefixes)
+}
+
+fn has_link(manifest: &Manifest, prefixes: &[TreePath]) -> bool {
+    manifest.entries.iter().any(|entry| {
+        matches!(entry.kind, EntryKind::Symlink { .. })
+            && prefixes
+                .iter()
+                .any(|prefix| entry.path.is_within(prefix) || prefix.is_within(&entry.path))
+    })
+}
+
+async fn slice(
+    run: &mut StageRun<'_>,
+    stage: StageIndex,
+    selector: &SliceSelector,
+    at: PathBuf,
+    timing: &mut TimingView,
+) -> Result<Source, JobError> {
+    let ids = &run.job.stage_ids;
+    let id = ids.iter().find(|(index, _)| *index == stage).map(|(_, id)| *id);
+    let id = id.ok_or_else(|| missing("stage"))?;
+    let input = match run.held.input(id, selector) {
+        Some(input) => input,
+        None => park(run, id, selector, timing).await?,
+    };
+    let start = Instant::now();
+    // The producer ran here: its root file system is read in place, no bytes move.
+    if let Some(lowers) = run.worker.content.chain(id)
+        && let Ok(mount) = mount_readonly(&lowers, &at)
+    {
+        note_use(run, id, selector, &input, 0);
+        timing.fetch_millis += millis(start);
+        return Ok(Source { mount: Some(mount), directory: None, keep_owner: true });
+    }
+    let inline = input.inline_manifest.as_ref().and_then(|text| BASE64_STANDARD.decode(text).ok());
+    let everything = |_: &Manifest, _: &Entry| true;
+    let lease = run.held.lease;
+    let transferred = lay_out(run.worker, lease, input.manifest, inline, everything, &at).await?;
+    note_use(run, id, selector, &input, transferred);
+    timing.fetch_millis += millis(start);
+    Ok(Source { mount: None, directory: Some(at), keep_owner: true })
+}
+
+async fn park(
+    run: &mut StageRun<'_>,
+    stage: StageId,
+    selector: &SliceSelector,
+    timing: &mut TimingView,
+) -> Result<SliceInput, JobError> {
+    let start = Instant::now();
+    let held = std::sync::Arc::clone(run.held);
+    let waiting = held.wait_for_input(stage, selector);
+    tokio::pin!(waiting);
+    // Polled once, so that the phase is set before the coordinator is told of the free slot.
+    let at_once = futures_util::poll!(waiting.as_mut());
+    let input = match at_once {
+        std::task::Poll::Ready(input) => input,
+        std::task::Poll::Pending => {
+            run.free_slot();
+            tokio::select! {
+                input = waiting => input,
+                () = held.cancel.cancelled() => return Err(JobError::Stopped),
+            }
+        }
+    };
+    if run.permit.is_none() {
+        run.take_slot().await?;
+    }
+    timing.parked_millis += millis(start);
+    Ok(input)
+}
+
+fn note_use(
+    run: &mut StageRun<'_>,
+    stage: StageId,
+    selector: &SliceSelector,
+    input: &SliceInput,
+    transferred_bytes: u64,
+) {
+    let (files, content_bytes) = (input.files, input.content_bytes);
+    let selector = selector.clone();
+    run.account.slices_read.push(SliceUse {
+        stage,
+        selector,
+        files,
+        content_bytes,
+        transferred_bytes,
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_stands_before_a_wildcard_is_certain() {
+        for (pattern, expected) in
+            [("/src/a", "src/a"), ("/src/*/x", "src"), ("/*", ""), ("/", ""), ("/a/b/", "a/b")]
+        {
+            assert_eq!(fixed_part(pattern).display(), expected, "{pattern}");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! One step: mount, do, unmount.
+
+use std::path::Path;
+use std::time::Instant;
+
+use api::public::v1::{LogStream, TimingView};
+use common::plan::{CopyOp, Op, RunOp, Step, WorkdirOp};
+use common::resources::Resources;
+use common::{Failure, FailureClass};
+use tokio::sync::mpsc;
+
+use super::copy::{CopyError, copy, make_workdir};
+use super::failure::JobError;
+use super::sources;
+use super::stage::{StageRun, millis};
+use crate::rootfs::{Mount, mount_writable};
+use crate::runtime::{RunError, RunExit, RunRequest};
+
+/// Output chunks of a command that wait to be split into lines.
+const OUTPUT_BUFFER: usize = 64;
+
+/// Runs a step with its changes going to the new directory `upper`, below `directory`.
+pub(super) async fn run_step(
+    run: &mut StageRun<'_>,
+    step: &Step,
+    directory: &Path,
+    upper: &Path,
+    timing: &mut TimingView,
+) -> Result<(), JobError> {
+    // What a copy reads may have to come first: the root file system is mounted after that.
+    let source = match &step.op {
+        Op::Copy(op) => sources::prepare(run, op, directory, timing).await?,
+        Op::Run(_) | Op::Workdir(_) => sources::Source::default(),
+    };
+    let start = Instant::now();
+    let mount = mount_root(run, directory, upper)?;
+    let root = mount.path().to_owned();
+    let result = match &step.op {
+        Op::Run(op) => run_command(run, step, op, directory, &root).await,
+        Op::Copy(op) => copy_files(run, step, op, &source, &root).await,
+        Op::Workdir(op) => make_directory(op.clone(), root).await,
+    };
+    tokio::task::spawn_blocking(move || drop((mount, source))).await?;
+    timing.run_millis += millis(start);
+    result
+}
+
+fn mount_root(run: &StageRun<'_>, directory: &Path, upper: &Path) -> Result<Mount, JobError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (work, at) = (directory.join("work"), directory.join("root"));
+    for path in [upper, &work, &at] {
+        std::fs::create_dir(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))?;
+    }
+    // The root directory itself is the upper's: it has to look like the one below.
+    if let Some(lower) = run.lowers.last() {
+        copy_root_metadata(lower, upper)?;
+    }
+    Ok(mount_writable(&run.lowers, upper, &work, &at)?)
+}
+
+fn copy_root_metadata(lower: &Path, upper: &Path) -> Result<(), JobError> {
+    use std::os::unix::fs::MetadataExt as _;
+    let found = std::fs::metadata(lower)?;
+    std::os::unix::fs::chown(upper, Some(found.uid()), Some(found.gid()))?;
+    std::fs::set_permissions(upper, found.permissions())?;
+    Ok(())
+}
+
+async fn run_command(
+    run: &StageRun<'_>,
+    step: &Step,
+    op: &RunOp,
+    directory: &Path,
+    root: &Path,
+) -> Result<(), JobError> {
+    let bundle = directory.join("bundle");
+    std::fs::create_dir(&bundle)?;
+    let request = RunRequest {
+        id: format!("{}-{}-{}", run.held.lease.stage, run.held.lease.epoch, step.number),
+        rootfs: root.to_owned(),
+        bundle,
+        op: op.clone(),
+        limits: Resources::default(),
+    };
+    let (output, receiver) = mpsc::channel(OUTPUT_BUFFER);
+    let (log, number) = (run.log.clone(), step.number);
+    let forwarding = tokio::spawn(async move { log.forward(number, receiver).await });
+    let exit = run.worker.runtime.run(request, output, run.held.cancel.clone()).await;
+    forwarding.await?;
+    let exit = exit.map_err(|error| run_failure(&error))?;
+    if exit.cancelled {
+        return Err(JobError::Stopped);
+    }
+    exit_failure(op, exit).map_or(Ok(()), |failure| Err(failure.into()))
+}
+
+fn run_failure(error: &RunError) -> Failure {
+    match error {
+        RunError::User(_) => Failure::new(FailureClass::User, "unknown-user", error.to_string())
+            .with_hint("USER names a user that the image's /etc/passwd lacks: create it first"),
+        RunError::HostNetwork => {
+            Failure::new(FailureClass::User, "host-network", error.to_string())
+                .with_hint("the operator allows it with runtime.allow_host_network")
+        }
+        _ => {
+            let mut text = error.to_string();
+            let mut source = std::error::Error::source(error);
+            while let Some(cause) = source {
+                text = format!("{text}: {cause}");
+                source = cause.source();
+            }
+            Failure::new(FailureClass::Infrastructure, "runtime-failed", text)
+        }
+    }
+}
+
+fn exit_failure(op: &RunOp, exit: RunExit) -> Option<Failure> {
+    let command: String = op.argv.join(" ").chars().take(300).collect();
+    let mut failure = if exit.timed_out {
+        Failure::new(
+            FailureClass::Resource,
+            "timeout",
+            format!("process {command:?} took too long"),
+        )
+        .with_hint("the limit is runtime.timeout_secs of the worker")
+    } else if exit.oom {
+        let peak = exit.peak_memory_bytes.unwrap_or(0) >> 20;
+        let message = format!("process {command:?} ran out of memory at {peak} MiB");
+        Failure::new(FailureClass::Resource, "out-of-memory", message)
+            .with_hint("the limit is runtime.memory_bytes of the worker")
+    } else if exit.code != 0 {
+        let message =
+            format!("process {command:?} did not complete successfully: exit code: {}", exit.code);
+        let failure = Failure::new(FailureClass::User, "run-exit-code", message);
+        match exit.code {
+            127 => failure.with_hint("the command, or the shell that runs it, is not in the image"),
+            126 => failure
+                .with_hint("the command cannot be executed: check its permissions and format"),
+            _ => failure,
+        }
+    } else {
+        return None;
+    };
+    failure.exit_code = Some(exit.code);
+    Some(failure)
+}
+
+async fn copy_files(
+    run: &StageRun<'_>,
+    step: &Step,
+    op: &CopyOp,
+    source: &sources::Source,
+    root: &Path,
+) -> Result<(), JobError> {
+    let (op, root) = (op.clone(), root.to_owned());
+    let (path, keep_owner) = (source.path().map(Path::to_owned), source.keep_owner);
+    let copied =
+        tokio::task::spawn_blocking(move || copy(&op, path.as_deref(), keep_owner, &root)).await?;
+    let stats = copied.map_err(|error: CopyError| error.failure())?;
+    for warning in stats.warnings {
+        run.log.line(step.number, LogStream::System, format!("warning: {warning}")).await;
+    }
+    Ok(())
+}
+
+async fn make_directory(op: WorkdirOp, root: std::path::PathBuf) -> Result<(), JobError> {
+    let made = tokio::task::spawn_blocking(move || make_workdir(&op, &root)).await?;
+    Ok(made.map_err(|error| error.failure())?)
+}

@@ -1,0 +1,129 @@
+//! Sending lines.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use api::public::v1::{LogLine, LogStream};
+use api::worker::v1::LogChunk;
+use client::worker::Client;
+use common::Lease;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::split::Splitter;
+use crate::runtime::OutputChunk;
+
+/// Text of one chunk at most, in bytes.
+const CHUNK_BYTES: usize = 192 << 10;
+/// A chunk is sent this long after its first line.
+const CHUNK_AGE: Duration = Duration::from_millis(250);
+/// Lines that wait to be sent: a command that writes faster waits.
+const BUFFER: usize = 4096;
+/// First pause before a chunk is sent again; it doubles up to the longest one.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// The log of one attempt.
+#[derive(Debug)]
+pub(crate) struct LogSink {
+    writer: LogWriter,
+    task: JoinHandle<()>,
+}
+
+/// Writes lines of an attempt.
+#[derive(Debug, Clone)]
+pub(crate) struct LogWriter {
+    lease: Lease,
+    lines: mpsc::Sender<LogLine>,
+}
+
+impl LogSink {
+    /// A log that is sent with `client`.
+    pub(crate) fn start(client: Client, lease: Lease) -> Self {
+        let (lines, queue) = mpsc::channel(BUFFER);
+        let task = tokio::spawn(send_all(client, lease, queue));
+        Self { writer: LogWriter { lease, lines }, task }
+    }
+
+    /// Something that writes to it.
+    pub(crate) fn writer(&self) -> LogWriter {
+        self.writer.clone()
+    }
+
+    /// Waits until everything has been sent.
+    pub(crate) async fn finish(self) {
+        drop(self.writer);
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "the task of a log failed");
+        }
+    }
+}
+
+impl LogWriter {
+    /// Writes one line.
+    pub(crate) async fn line(&self, step: u32, stream: LogStream, text: String) {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let time_millis = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+        let stage = self.lease.stage;
+        // The other side ends only after every writer.
+        let _ = self.lines.send(LogLine { stage, time_millis, step, stream, text }).await;
+    }
+
+    /// Writes what a command puts out, until it ends.
+    pub(crate) async fn forward(&self, step: u32, mut output: mpsc::Receiver<OutputChunk>) {
+        let mut splitters = [Splitter::default(), Splitter::default()];
+        let index = |stream: LogStream| usize::from(stream == LogStream::Stderr);
+        while let Some(chunk) = output.recv().await {
+            for text in splitters[index(chunk.stream)].push(&chunk.bytes) {
+                self.line(step, chunk.stream, text).await;
+            }
+        }
+        for stream in [LogStream::Stdout, LogStream::Stderr] {
+            if let Some(text) = splitters[index(stream)].finish() {
+                self.line(step, stream, text).await;
+            }
+        }
+    }
+}
+
+async fn send_all(client: Client, lease: Lease, mut queue: mpsc::Receiver<LogLine>) {
+    let mut number = 0;
+    while let Some(first) = queue.recv().await {
+        let mut bytes = first.text.len();
+        let mut lines = vec![first];
+        let age = tokio::time::sleep(CHUNK_AGE);
+        tokio::pin!(age);
+        while bytes < CHUNK_BYTES {
+            tokio::select! {
+                line = queue.recv() => match line {
+                    Some(line) => {
+                        bytes += line.text.len();
+                        lines.push(line);
+                    }
+                    None => break,
+                },
+                () = &mut age => break,
+            }
+        }
+        let chunk = LogChunk { lease, chunk: number, lines };
+        number += 1;
+        send_chunk(&client, &chunk).await;
+    }
+}
+
+/// Sends a chunk until it is taken, or refused for good: then nobody wants the rest either.
+async fn send_chunk(client: &Client, chunk: &LogChunk) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match client.logs(chunk).await {
+            Ok(()) => return,
+            Err(error) if error.is_transient() || error.status() == Some(401) => {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            Err(error) => {
+                tracing::debug!(stage.lease = %chunk.lease, %error, "log lines were refused");
+                return;
+            }
+        }
+    }
+}

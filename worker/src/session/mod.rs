@@ -1,0 +1,5 @@
+//! The conversation with the coordinator.
+
+mod exchange;
+
+pub(crate) use exchange::run;

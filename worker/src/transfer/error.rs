@@ -1,0 +1,50 @@
+//! Why a transfer failed.
+
+use blobstore::layout::LayoutError;
+use blobstore::manifest::ManifestError;
+use client::ClientError;
+use common::{Failure, FailureClass};
+use layer::ExtractError;
+use registry::RegistryError;
+
+/// Why a transfer failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TransferError {
+    /// A registry.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The coordinator or the object store.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// A layer.
+    #[error("cannot unpack a layer: {0}")]
+    Extract(#[from] ExtractError),
+    /// A tree.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// A manifest.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// Bytes that are not those that were asked for.
+    #[error("{0} arrived damaged")]
+    Damaged(String),
+    /// The disk of the worker.
+    #[error("the worker's disk failed: {0}")]
+    Disk(#[from] std::io::Error),
+    /// A task that panicked.
+    #[error("a task failed: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+impl TransferError {
+    /// The failure to show.
+    pub(crate) fn failure(&self) -> Failure {
+        match self {
+            Self::Registry(error) => error.failure(),
+            Self::Disk(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+                Failure::new(FailureClass::Infrastructure, "disk-full", self.to_string())
+            }
+            _ => Failure::new(FailureClass::Infrastructure, "transfer-failed", self.to_string()),
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Layers: from where they are to an unpacked directory, or to a blob on disk.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use api::worker::v1::{ObjectKind, ObjectName};
+use common::Lease;
+use common::digest::Hasher;
+use common::image::{Layer, LayerOrigin};
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_util::io::{StreamReader, SyncIoBridge};
+
+use super::TransferError;
+use super::objects::{get, with_retries};
+use crate::content::ContentStore;
+use crate::dispatch::Worker;
+
+/// Layers that are fetched at once.
+const PARALLEL: usize = 4;
+
+/// The directories of some layers, lowest first; those that are missing are fetched.
+pub(crate) async fn ensure_layers(
+    worker: &Arc<Worker>,
+    lease: Lease,
+    layers: &[Layer],
+) -> Result<Vec<PathBuf>, TransferError> {
+    futures_util::stream::iter(layers.to_vec())
+        .map(|layer| ensure_layer(Arc::clone(worker), lease, layer).boxed())
+        .buffer_unordered(PARALLEL)
+        .try_collect::<Vec<()>>()
+        .await?;
+    Ok(layers.iter().map(|layer| worker.content.layer(&layer.diff_id)).collect())
+}
+
+async fn ensure_layer(
+    worker: Arc<Worker>,
+    lease: Lease,
+    layer: Layer,
+) -> Result<(), TransferError> {
+    let place = worker.content.layer(&layer.diff_id);
+    if place.is_dir() {
+        return Ok(());
+    }
+    let lock = worker.content.fetch_lock(layer.diff_id);
+    let _guard = lock.lock().await;
+    if place.is_dir() {
+        return Ok(());
+    }
+    with_retries(|| async {
+        let reader = open_blob(&worker, lease, &layer).await?;
+        let scratch = worker.content.scratch()?;
+        let target = scratch.path().join("layer");
+        let directory = target.clone();
+        let extracted = tokio::task::spawn_blocking(move || {
+            use std::os::unix::fs::PermissionsExt as _;
+            std::fs::create_dir(&directory)?;
+            // The root of a file system is open to all unless a layer says otherwise.
+            std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o755))?;
+            Ok::<_, TransferError>(layer::extract(SyncIoBridge::new(reader), &directory)?)
+        })
+        .await??;
+        if extracted.diff_id != layer.diff_id {
+            return Err(TransferError::Damaged(format!("layer {}", layer.blob)));
+        }
+        ContentStore::commit(&target, &worker.content.layer(&layer.diff_id))?;
+        Ok(())
+    })
+    .await
+}
+
+/// The bytes of a layer's blob, from the nearest place that has them.
+pub(crate) async fn open_blob(
+    worker: &Arc<Worker>,
+    lease: Lease,
+    layer: &Layer,
+) -> Result<Box<dyn AsyncRead + Send + Unpin>, TransferError> {
+    if let Ok(file) = tokio::fs::File::open(worker.content.blob(&layer.blob)).await {
+        return Ok(Box::new(file));
+    }
+    match &layer.origin {
+        LayerOrigin::Registry { repository } => {
+            let stream = worker.registry.pull_blob(repository, &layer.blob).await?;
+            Ok(Box::new(StreamReader::new(stream.boxed())))
+        }
+        LayerOrigin::Farm => {
+            let (kind, digest, size_bytes) = (ObjectKind::Blob, layer.blob, layer.size_bytes);
+            let object = ObjectName { kind, digest, size_bytes };
+            let response = get(&worker.client, lease, object, None).await?;
+            let stream = response.bytes_stream().map_err(std::io::Error::other);
+            Ok(Box::new(StreamReader::new(stream.boxed())))
+        }
+    }
+}
+
+/// A layer's blob as a file.
+pub(crate) async fn ensure_blob(
+    worker: &Arc<Worker>,
+    lease: Lease,
+    layer: &Layer,
+) -> Result<PathBuf, TransferError> {
+    let place = worker.content.blob(&layer.blob);
+    if place.is_file() {
+        return Ok(place);
+    }
+    with_retries(|| async {
+        let mut reader = open_blob(worker, lease, layer).await?.take(layer.size_bytes + 1);
+        let scratch = worker.content.scratch()?;
+        let path = scratch.path().join("blob");
+        let mut file = tokio::fs::File::create(&path).await?;
+        let mut hasher = Hasher::new();
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            let count = reader.read(&mut buffer).await?;
+            if count == 0 {
+                break;
+            }
+            hasher.update(&buffer[..count]);
+            file.write_all(&buffer[..count]).await?;
+        }
+        file.flush().await?;
+        if hasher.finish() != layer.blob {
+            return Err(TransferError::Damaged(format!("layer {}", layer.blob)));
+        }
+        ContentStore::commit(&path, &worker.content.blob(&layer.blob))?;
+        Ok(())
+    })
+    .await?;
+    Ok(place)
+}
