@@ -21,6 +21,8 @@ use crate::scheduler::{Asking, choose};
 const MAX_WAIT: Duration = Duration::from_secs(20);
 /// Time between looks without a wake-up.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Looks at what is ready in one exchange.
+const CLAIM_ROUNDS: usize = 4;
 /// Ready stages that the scheduler looks at.
 const READY_LIMIT: u32 = 200;
 
@@ -106,13 +108,34 @@ impl App {
         platforms: Vec<String>,
         free_slots: u32,
     ) -> Result<Vec<Lease>, AppError> {
+        let mut leases = Vec::new();
+        // Whoever loses a race for a stage looks again: another one may be left.
+        for _ in 0..CLAIM_ROUNDS {
+            let free = free_slots - u32::try_from(leases.len()).unwrap_or(free_slots);
+            let (mut won, lost) = self.claim_round(request, &platforms, free).await?;
+            leases.append(&mut won);
+            if lost == 0 {
+                break;
+            }
+        }
+        Ok(leases)
+    }
+
+    /// One look at what is ready; returns what was claimed and how many races were lost.
+    async fn claim_round(
+        &self,
+        request: &SyncRequest,
+        platforms: &[String],
+        free_slots: u32,
+    ) -> Result<(Vec<Lease>, usize), AppError> {
+        let (mut leases, mut lost) = (Vec::new(), 0);
         let ready = self.store.ready_stages(READY_LIMIT).await?;
-        if ready.is_empty() {
-            return Ok(Vec::new());
+        if ready.is_empty() || free_slots == 0 {
+            return Ok((leases, lost));
         }
         let other_idle = self.store.other_idle_workers(request.worker).await?;
+        let platforms = platforms.to_vec();
         let asking = Asking { worker: request.worker, platforms, free_slots, other_idle };
-        let mut leases = Vec::new();
         for stage in choose(&ready, &asking) {
             match self.store.claim_stage(stage, request.worker, request.session).await? {
                 Some(lease) => {
@@ -124,10 +147,13 @@ impl App {
                     }
                     leases.push(lease);
                 }
-                None => self.metrics.claims_total.with_label_values(&["lost"]).inc(),
+                None => {
+                    lost += 1;
+                    self.metrics.claims_total.with_label_values(&["lost"]).inc();
+                }
             }
         }
-        Ok(leases)
+        Ok((leases, lost))
     }
 
     /// The job message of a lease; none when it cannot be made: then its build fails.

@@ -86,7 +86,7 @@ impl Worker {
     pub(crate) fn abandon(&self, abandon: &Abandon) {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(held) = held.get(&abandon.lease) {
-            tracing::info!(stage.lease = %abandon.lease, reason = ?abandon.reason, "stage dropped");
+            tracing::debug!(stage.lease = %abandon.lease, reason = ?abandon.reason, "stage dropped");
             held.stop(super::Stopped::Abandoned);
         }
     }

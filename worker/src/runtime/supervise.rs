@@ -12,6 +12,7 @@
 use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitCode};
+use std::sync::mpsc::Sender;
 
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
@@ -51,8 +52,10 @@ impl Role {
 ///
 /// Fails where namespaces are not allowed: the caller then goes on as the worker itself.
 pub fn supervise() -> io::Result<ExitCode> {
-    // SAFETY: no other thread exists yet, so none loses a shared file system or pid view. The
-    // descriptor table stays shared as it is.
+    // A process whose children live in another pid namespace can start no thread any more.
+    let signals = pass_signals();
+    // SAFETY: the only other thread waits for signals and touches neither files nor mounts, so
+    // nothing loses a shared view. The descriptor table stays shared as it is.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::NEWPID)? };
     // Mounts of the host still arrive; ours never leave.
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
@@ -61,7 +64,7 @@ pub fn supervise() -> io::Result<ExitCode> {
         let _ = unmount("/sys/fs/cgroup/unified", UnmountFlags::DETACH);
     }
     let child = start_as("init")?;
-    Ok(pass_on_until_end(child))
+    Ok(pass_on_until_end(child, &signals))
 }
 
 /// The first process: makes `/proc` show the new namespace, starts the worker, reaps.
@@ -73,8 +76,9 @@ pub fn init() -> io::Result<ExitCode> {
         MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
         None,
     )?;
+    let signals = pass_signals();
     let child = start_as("worker")?;
-    Ok(pass_on_until_end(child))
+    Ok(pass_on_until_end(child, &signals))
 }
 
 fn start_as(role: &str) -> io::Result<Pid> {
@@ -94,8 +98,9 @@ fn start_as(role: &str) -> io::Result<Pid> {
 }
 
 /// Passes SIGTERM and SIGINT on to `child`, reaps everything, and ends as `child` ends.
-fn pass_on_until_end(child: Pid) -> ExitCode {
-    pass_signals_to(child);
+fn pass_on_until_end(child: Pid, signals: &Sender<Pid>) -> ExitCode {
+    // Without the thread signals are not passed on; that was said.
+    let _ = signals.send(child);
     loop {
         match wait(WaitOptions::empty()) {
             Ok(Some((pid, status))) if pid == child => {
@@ -109,8 +114,10 @@ fn pass_on_until_end(child: Pid) -> ExitCode {
     }
 }
 
-/// A thread that waits for signals, so that no code runs inside a signal handler.
-fn pass_signals_to(child: Pid) {
+/// Starts a thread that waits for signals, so that no code runs inside a signal handler, and passes
+/// them on to the process that the channel names.
+fn pass_signals() -> Sender<Pid> {
+    let (sender, receiver) = std::sync::mpsc::channel();
     let started = std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
         let Ok(runtime) = runtime else { return };
@@ -121,6 +128,8 @@ fn pass_signals_to(child: Pid) {
             else {
                 return;
             };
+            // The child is there a moment later; signals that come before it are kept.
+            let Ok(child) = receiver.recv() else { return };
             loop {
                 let signal = tokio::select! {
                     _ = terminate.recv() => Signal::TERM,
@@ -133,4 +142,5 @@ fn pass_signals_to(child: Pid) {
     if let Err(error) = started {
         tracing::warn!(%error, "signals are not passed on");
     }
+    sender
 }
