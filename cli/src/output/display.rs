@@ -26,6 +26,8 @@ pub(crate) struct Display {
     /// What was said of a step or stage, so that it is said once.
     said: BTreeMap<(StageId, u32), String>,
     tail: BTreeMap<(StageId, u32), Vec<String>>,
+    /// Lines that came before the view that knows their stage.
+    early: Vec<LogLine>,
     drawn_lines: u16,
     ticks: usize,
 }
@@ -39,6 +41,7 @@ impl Display {
             view: None,
             said: BTreeMap::new(),
             tail: BTreeMap::new(),
+            early: Vec::new(),
             drawn_lines: 0,
             ticks: 0,
         }
@@ -81,9 +84,12 @@ impl Display {
     pub(crate) fn line(&mut self, line: &LogLine) {
         match self.progress {
             Progress::Rawjson => print_json("log", line),
+            // The instruction itself is said with the step's state.
             Progress::Plain if line.stream != LogStream::System || line.step == 0 => {
-                let label = self.label(line.stage);
-                self.say(&format!("#{label} {} | {}", line.step, line.text));
+                match self.label(line.stage) {
+                    Some(label) => self.say(&format!("#{label} {} | {}", line.step, line.text)),
+                    None => self.early.push(line.clone()),
+                }
             }
             _ => {}
         }
@@ -94,10 +100,9 @@ impl Display {
         tail.push(line.text.clone());
     }
 
-    fn label(&self, stage: StageId) -> String {
-        let stages = self.view.as_ref().map(|view| view.stages.as_slice()).unwrap_or_default();
-        let found = stages.iter().find(|view| view.id == stage);
-        found.map_or_else(|| "?".to_owned(), |view| view.label.clone())
+    fn label(&self, stage: StageId) -> Option<String> {
+        let stages = &self.view.as_ref()?.stages;
+        Some(stages.iter().find(|view| view.id == stage)?.label.clone())
     }
 
     /// The build changed.
@@ -108,6 +113,11 @@ impl Display {
             _ => {}
         }
         self.view = Some(view.clone());
+        for line in std::mem::take(&mut self.early) {
+            if let Some(label) = self.label(line.stage) {
+                self.say(&format!("#{label} {} | {}", line.step, line.text));
+            }
+        }
     }
 
     fn plain(&mut self, view: &BuildView) {

@@ -1,0 +1,284 @@
+//! A farm: Postgres, Redis, S3, a registry, a coordinator and workers, each a process.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use api::public::v1::BuildView;
+use testkit::{Postgres, Redis, Registry, Service, program, wait_for};
+
+use crate::standins::push_base_images;
+
+/// What the farm of a test is like.
+#[derive(Debug, Clone, Copy)]
+pub struct FarmOptions {
+    /// Workers, with one slot each.
+    pub workers: usize,
+    /// A worker that has not called for this long, in seconds, is lost.
+    pub lost_after_secs: u64,
+}
+
+impl Default for FarmOptions {
+    fn default() -> Self {
+        Self { workers: 2, lost_after_secs: 3 }
+    }
+}
+
+/// A running farm. Everything ends, and everything is removed, with this value.
+#[derive(Debug)]
+pub struct Farm {
+    // In the order in which they end.
+    workers: Vec<Option<Service>>,
+    coordinator: Option<Service>,
+    _s3: Service,
+    registry: Registry,
+    redis: Redis,
+    _postgres: Postgres,
+    address: String,
+    token: String,
+    directory: tempfile::TempDir,
+}
+
+/// What a run of the command line came to.
+#[derive(Debug)]
+pub struct Ran {
+    /// Its exit code.
+    pub code: i32,
+    /// What it printed.
+    pub stdout: String,
+    /// What it said.
+    pub stderr: String,
+}
+
+impl Farm {
+    /// Starts everything and waits until it works.
+    pub fn start(options: FarmOptions) -> anyhow::Result<Self> {
+        let directory = tempfile::Builder::new().prefix("slipway-farm-").tempdir()?;
+        let root = directory.path();
+        // Postgres runs as another user.
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(root, open)?;
+        let postgres = Postgres::start(root)?;
+        let redis = Redis::start(root)?;
+        let registry = Registry::start(root)?;
+        let is_mirror = push_base_images(registry.host())?;
+        let mirrors = if is_mirror {
+            format!("[registries.\"docker.io\"]\nmirrors = [\"{}\"]\n", registry.host())
+        } else {
+            String::new()
+        };
+        let (s3, endpoint) = start_s3(root)?;
+        let database = postgres.database("farm")?;
+        let config = root.join("coordinator.toml");
+        let address_file = root.join("address");
+        std::fs::write(
+            &config,
+            format!(
+                "[server]\nlisten = \"127.0.0.1:0\"\naddress_file = \"{}\"\n\
+                 worker_lost_after_secs = {}\n[database]\nurl = \"{database}\"\n\
+                 [redis]\nurl = \"{}\"\n[s3]\nendpoint = \"{endpoint}\"\nbucket = \"slipway\"\n\
+                 access_key = \"key\"\nsecret_key = \"secret\"\n[auth]\nkey = \"{}\"\n{mirrors}",
+                address_file.display(),
+                options.lost_after_secs,
+                redis.url(),
+                "5c".repeat(32),
+            ),
+        )?;
+        run_coordinator(&config, &["migrate"])?;
+        let coordinator = start_coordinator(root)?;
+        let address = wait_for("the coordinator", Duration::from_secs(30), || {
+            std::fs::read_to_string(&address_file).ok().filter(|text| text.ends_with('\n'))
+        })?;
+        let address = address.trim().to_owned();
+        // A restart has to come back under the same address.
+        let fixed = std::fs::read_to_string(&config)?
+            .replace("127.0.0.1:0\"", &format!("{}\"", address.trim_start_matches("http://")));
+        std::fs::write(&config, fixed)?;
+        let token = run_coordinator(&config, &["token", "--scope", "builds:write"])?;
+        let join = run_coordinator(&config, &["token", "--scope", "workers"])?;
+        let mut workers = Vec::new();
+        for number in 1..=options.workers {
+            let config = root.join(format!("worker-{number}.toml"));
+            std::fs::write(
+                &config,
+                format!(
+                    "[worker]\nname = \"worker-{number}\"\ndata_dir = \"{}\"\nslots = 1\n\
+                     drain_secs = 5\n[coordinator]\nurl = \"{address}\"\ntoken = \"{}\"\n{mirrors}",
+                    root.join(format!("data-{number}")).display(),
+                    join.trim(),
+                ),
+            )?;
+            workers.push(Some(start_worker(root, number)?));
+        }
+        let token = token.trim().to_owned();
+        let coordinator = Some(coordinator);
+        let farm = Self {
+            workers,
+            coordinator,
+            _s3: s3,
+            registry,
+            redis,
+            _postgres: postgres,
+            address,
+            token,
+            directory,
+        };
+        wait_for("the workers", Duration::from_secs(30), || {
+            let listed = farm.slipway(["workers"]).ok()?.stdout;
+            (listed.matches(" live ").count() == options.workers).then_some(())
+        })?;
+        Ok(farm)
+    }
+
+    /// The directory of all its files.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The coordinator's address.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// A token for builds.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// The registry's address.
+    pub fn registry(&self) -> &str {
+        self.registry.host()
+    }
+
+    /// Redis.
+    pub fn redis(&mut self) -> &mut Redis {
+        &mut self.redis
+    }
+
+    /// The command line, ready to be given arguments.
+    pub fn command(&self) -> anyhow::Result<Command> {
+        let mut command = Command::new(program("slipway")?);
+        command.env("SLIPWAY_SERVER", &self.address).env("SLIPWAY_TOKEN", &self.token);
+        command.stdin(Stdio::null());
+        Ok(command)
+    }
+
+    /// Runs the command line.
+    pub fn slipway<S: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> anyhow::Result<Ran> {
+        let output = self.command()?.args(arguments).output()?;
+        Ok(Ran {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+
+    /// Starts the command line in the background.
+    pub fn spawn<S: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> anyhow::Result<Child> {
+        let mut command = self.command()?;
+        Ok(command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
+    }
+
+    /// The newest build.
+    pub fn last_build(&self) -> anyhow::Result<BuildView> {
+        let ran = self.slipway(["show", "last", "--json"])?;
+        serde_json::from_str(&ran.stdout).with_context(|| ran.stderr)
+    }
+
+    /// The newest build, once `condition` holds for it.
+    pub fn wait_for_build(
+        &self,
+        what: &str,
+        condition: impl Fn(&BuildView) -> bool,
+    ) -> anyhow::Result<BuildView> {
+        wait_for(what, Duration::from_mins(1), || self.last_build().ok().filter(&condition))
+    }
+
+    /// The whole log of the newest build.
+    pub fn last_log(&self) -> anyhow::Result<String> {
+        Ok(self.slipway(["logs", "last"])?.stdout)
+    }
+
+    /// Kills a worker without warning; `name` as in `worker-1`.
+    pub fn kill_worker(&mut self, name: &str) -> anyhow::Result<()> {
+        let number: usize = name.trim_start_matches("worker-").parse()?;
+        let worker = self.workers.get_mut(number - 1).context("no such worker")?;
+        worker.take().context("the worker is gone already")?.kill()
+    }
+
+    /// Kills the coordinator without warning.
+    pub fn kill_coordinator(&mut self) -> anyhow::Result<()> {
+        self.coordinator.take().context("the coordinator is gone already")?.kill()
+    }
+
+    /// Starts the coordinator again.
+    pub fn restart_coordinator(&mut self) -> anyhow::Result<()> {
+        self.coordinator = Some(start_coordinator(self.directory.path())?);
+        Ok(())
+    }
+
+    /// Stops everything and tells what is left behind: processes and mounts that name the farm's
+    /// directory.
+    pub fn stop_and_list_leftovers(self) -> anyhow::Result<Vec<String>> {
+        let path = self.directory.path().display().to_string();
+        drop(self);
+        let mut left = Vec::new();
+        let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+        left.extend(mounts.lines().filter(|line| line.contains(&path)).map(str::to_owned));
+        for entry in std::fs::read_dir("/proc")?.flatten() {
+            let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let command = String::from_utf8_lossy(&command).replace('\0', " ");
+            if command.contains(&path) {
+                left.push(command);
+            }
+        }
+        if Path::new(&path).exists() {
+            left.push(path);
+        }
+        Ok(left)
+    }
+}
+
+fn run_coordinator(config: &Path, arguments: &[&str]) -> anyhow::Result<String> {
+    let output = Command::new(program("slipway-coordinator")?)
+        .args(arguments)
+        .arg("--config")
+        .arg(config)
+        .output()?;
+    anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn start_coordinator(root: &Path) -> anyhow::Result<Service> {
+    let mut command = Command::new(program("slipway-coordinator")?);
+    command.arg("serve").arg("--config").arg(root.join("coordinator.toml"));
+    Service::start("coordinator", &command, root)
+}
+
+fn start_worker(root: &Path, number: usize) -> anyhow::Result<Service> {
+    let mut command = Command::new(program("slipway-worker")?);
+    command.arg("run").arg("--config").arg(root.join(format!("worker-{number}.toml")));
+    Service::start(&format!("worker-{number}"), &command, root)
+}
+
+fn start_s3(root: &Path) -> anyhow::Result<(Service, String)> {
+    let data: PathBuf = root.join("s3");
+    let mut command = Command::new(program("slipway-s3")?);
+    command.args(["--listen", "127.0.0.1:0", "--access-key", "key", "--secret-key", "secret"]);
+    command.arg("--root").arg(data);
+    let service = Service::start("s3", &command, root)?;
+    let address = wait_for("the S3 server", Duration::from_secs(20), || {
+        let log = service.log();
+        let line = log.lines().find_map(|line| line.strip_prefix("listening on "))?;
+        Some(line.to_owned())
+    })?;
+    Ok((service, format!("http://{address}")))
+}

@@ -1,0 +1,38 @@
+//! The images that examples start from.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::Context as _;
+
+/// Whether Docker Hub answers: then its own images are used.
+fn docker_hub_answers() -> bool {
+    let check = Command::new("curl")
+        .args(["-s", "-o", "/dev/null", "--max-time", "3", "https://registry-1.docker.io/v2/"])
+        .status();
+    check.is_ok_and(|status| status.success())
+}
+
+/// Makes the images available: from Docker Hub where it answers, else as stand-ins in `registry`.
+/// Returns whether `registry` has to be a mirror of `docker.io`.
+pub fn push_base_images(registry: &str) -> anyhow::Result<bool> {
+    if docker_hub_answers() {
+        return Ok(false);
+    }
+    let cache = match std::env::var_os("XDG_CACHE_HOME") {
+        Some(directory) => PathBuf::from(directory),
+        None => PathBuf::from(std::env::var_os("HOME").context("HOME is not set")?).join(".cache"),
+    };
+    let script = crate::source_root().join("scripts/standins.sh");
+    let output = Command::new("bash")
+        .arg(script)
+        .arg(cache.join("slipway/standins"))
+        .arg(registry)
+        .output()?;
+    anyhow::ensure!(
+        output.status.success(),
+        "the stand-in images could not be made: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(true)
+}
