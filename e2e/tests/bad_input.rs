@@ -1,5 +1,4 @@
 //! Bad input of every kind: a message of one screen, the right exit code, and a row that says the same.
-#![expect(clippy::unwrap_used, reason = "a wrong assumption of a test fails the test")]
 
 use common::build::BuildState;
 use e2e::{Farm, FarmOptions};

@@ -1,5 +1,4 @@
 //! The multi-stage tutorial, on a farm.
-#![expect(clippy::unwrap_used, reason = "a wrong assumption of a test fails the test")]
 
 use common::build::BuildState;
 use common::stage::{StageKind, StageState};

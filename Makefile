@@ -1,0 +1,32 @@
+# The same commands run on a developer's machine and in CI.
+
+.PHONY: help deps build demo test check sqlx openapi
+
+help: ## This list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+deps: ## Install what is missing of the Debian packages
+	@scripts/install-deps.sh
+
+build: deps ## Build all programs
+	cargo build --workspace --locked
+
+demo: build ## Start a farm, build the examples, run them, show where the time went (KEEP=1 keeps it up)
+	@target/debug/demo
+
+test: build ## Run every test, with real services
+	@scripts/run-tests.sh
+
+check: ## Format, lints, tidy rules, stored queries and API description up to date
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo xtask tidy
+	cargo xtask sqlx --check
+	@cargo run --quiet --locked -p coordinator -- openapi | diff -u docs/openapi.json - \
+	  || { echo "docs/openapi.json is out of date: run make openapi"; exit 1; }
+
+sqlx: ## Write the stored queries anew after a change of SQL
+	cargo xtask sqlx
+
+openapi: ## Write the API description anew after a change of the API
+	cargo run --quiet --locked -p coordinator -- openapi > docs/openapi.json
