@@ -225,12 +225,33 @@ impl Farm {
         Ok(())
     }
 
+    /// Where the workers' cgroups are, or would be: see the worker's module `runtime::cgroup`.
+    fn cgroups(&self) -> Vec<PathBuf> {
+        let hierarchies = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+        let mut places: Vec<PathBuf> = hierarchies.map(|entry| entry.path()).collect();
+        places.push(PathBuf::from("/sys/fs/cgroup"));
+        let names: Vec<String> = (1..=self.workers.len())
+            .filter_map(|number| {
+                let data = self.directory.path().join(format!("data-{number}/tmp"));
+                let data = data.canonicalize().ok()?;
+                let digest = common::Digest::of(data.as_os_str().as_encoded_bytes());
+                Some(format!("slipway-{}", digest.short()))
+            })
+            .collect();
+        places.iter().flat_map(|place| names.iter().map(|name| place.join(name))).collect()
+    }
+
     /// Stops everything and tells what is left behind: processes and mounts that name the farm's
     /// directory.
     pub fn stop_and_list_leftovers(self) -> anyhow::Result<Vec<String>> {
         let path = self.directory.path().display().to_string();
+        let cgroups = self.cgroups();
         drop(self);
-        let mut left = Vec::new();
+        let mut left: Vec<String> = cgroups
+            .iter()
+            .filter(|cgroup| cgroup.exists())
+            .map(|cgroup| cgroup.display().to_string())
+            .collect();
         let mounts = std::fs::read_to_string("/proc/self/mounts")?;
         left.extend(mounts.lines().filter(|line| line.contains(&path)).map(str::to_owned));
         for entry in std::fs::read_dir("/proc")?.flatten() {
@@ -244,6 +265,23 @@ impl Farm {
             left.push(path);
         }
         Ok(left)
+    }
+}
+
+impl Drop for Farm {
+    /// A worker that a test has killed cannot remove its cgroups; the next one on its data directory
+    /// would, but there is none.
+    fn drop(&mut self) {
+        let cgroups = self.cgroups();
+        self.workers.clear();
+        for cgroup in cgroups {
+            let inner = std::fs::read_dir(&cgroup).into_iter().flatten().flatten();
+            for container in inner.map(|entry| entry.path()).filter(|path| path.is_dir()) {
+                let _ = std::fs::remove_dir(container.join("container"));
+                let _ = std::fs::remove_dir(container);
+            }
+            let _ = std::fs::remove_dir(cgroup);
+        }
     }
 }
 

@@ -152,7 +152,8 @@ async function build(id) {
   const log = element("pre", { tabindex: "0", "aria-label": "log" });
   main.replaceChildren(view, element("h2", {}, "Log"), log);
   const signal = stop.signal;
-  let last = null;
+  let last = await (await call(`/v1/builds/${id}`)).json();
+  draw(last, view);
   const follow = async () => {
     for await (const event of events(`/v1/builds/${id}/events`, signal)) {
       last = JSON.parse(event.data);
@@ -163,14 +164,14 @@ async function build(id) {
     for await (const event of events(`/v1/builds/${id}/logs?follow=true`, signal)) {
       if (event.name !== "log") return;
       const line = JSON.parse(event.data);
-      const stage = last?.stages.find((stage) => stage.id === line.stage);
+      const stage = last.stages.find((stage) => stage.id === line.stage);
       const stuck = log.scrollTop + log.clientHeight >= log.scrollHeight - 4;
       log.append(`[${stage?.label ?? "…"} ${line.step}] ${line.text}\n`);
       while (log.childNodes.length > 5000) log.firstChild.remove();
       if (stuck) log.scrollTop = log.scrollHeight;
     }
   };
-  const tick = setInterval(() => last && !last.ended_at && draw(last, view), 500);
+  const tick = setInterval(() => !last.ended_at && draw(last, view), 500);
   signal.addEventListener("abort", () => clearInterval(tick));
   await Promise.all([follow(), read()]);
   clearInterval(tick);

@@ -62,9 +62,11 @@ impl Store {
             build.dockerfile,
             build.target,
         )
-        .fetch_optional(&self.pool)
+        // All rows, not the first one: only then has the statement been committed, and whoever
+        // reads on another connection finds it.
+        .fetch_all(&self.pool)
         .await?;
-        if inserted.is_some() {
+        if !inserted.is_empty() {
             return Ok(Submitted::New(build.id));
         }
         let existing = sqlx::query_scalar!(
@@ -89,14 +91,17 @@ impl Store {
             planner,
             PLANNER_LEASE_SECS,
         )
-        .fetch_optional(&self.pool)
+        // As above: the claim has to be committed before it is acted on.
+        .fetch_all(&self.pool)
         .await?;
-        row.map(|row| {
-            let project =
-                row.project.parse().map_err(|_| StoreError::WrongState("project name"))?;
-            Ok(ClaimedBuild { id: BuildId(row.id), project, request: row.request })
-        })
-        .transpose()
+        row.into_iter()
+            .next()
+            .map(|row| {
+                let project =
+                    row.project.parse().map_err(|_| StoreError::WrongState("project name"))?;
+                Ok(ClaimedBuild { id: BuildId(row.id), project, request: row.request })
+            })
+            .transpose()
     }
 
     /// Ends a build that could not be planned.
