@@ -119,10 +119,14 @@ fn is_registry(registry: &str) -> bool {
         Some((host, port)) if !host.ends_with(':') => (host, Some(port)),
         _ => (registry, None),
     };
-    let host_ok = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+    let is_label = |label: &str| {
+        let inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        let edge = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
+        label.bytes().all(inner) && edge(label.bytes().next()) && edge(label.bytes().last())
+    };
     let is_v6 = host.starts_with('[') && host.ends_with(']');
-    let host_ok = is_v6 || (!host.is_empty() && host.bytes().all(host_ok));
-    host_ok && port.is_none_or(|port| port.parse::<u16>().is_ok())
+    let is_host = is_v6 || host.split('.').all(is_label);
+    is_host && port.is_none_or(|port| port.parse::<u16>().is_ok())
 }
 
 impl fmt::Display for Reference {
