@@ -85,10 +85,13 @@ pub fn doctor(config: &Config) -> String {
         let _ = writeln!(report, "{} {text}", if good { "ok  " } else { "FAIL" });
     };
     line(&mut report, root, "runs as root: overlay mounts and containers need it");
-    let content = ContentStore::open(&config.worker.data_dir);
+    // A directory of its own: the worker's may be in use.
+    let scratch = std::fs::create_dir_all(&config.worker.data_dir)
+        .and_then(|()| tempfile::tempdir_in(&config.worker.data_dir));
     let text = format!("data directory {}", config.worker.data_dir.display());
-    line(&mut report, content.is_ok(), &text);
-    match Runtime::probe(&config.runtime, &config.worker.data_dir.join("tmp")) {
+    line(&mut report, scratch.is_ok(), &text);
+    let Ok(scratch) = scratch else { return report };
+    match Runtime::probe(&config.runtime, scratch.path()) {
         Ok(runtime) => {
             line(&mut report, true, &format!("{} runs containers", runtime.name()));
             let has_network = runtime.network_name() != "isolated";

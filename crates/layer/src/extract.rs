@@ -153,6 +153,11 @@ fn os(name: &[u8]) -> &std::ffi::OsStr {
 
 impl Extraction {
     fn entry(&mut self, mut entry: tar::Entry<'_, impl Read>) -> Result<(), ExtractError> {
+        let kind = entry.header().entry_type();
+        if kind.is_pax_global_extensions() {
+            // A comment about the archive: nothing of the file system.
+            return Ok(());
+        }
         let raw = entry.path_bytes().into_owned();
         let path = String::from_utf8_lossy(&raw).into_owned();
         let io_fail = |source| ExtractError::Io { path: path.clone(), source };
@@ -167,7 +172,6 @@ impl Extraction {
         }
         let parts = components(&raw).ok_or_else(|| invalid("the path climbs out of the layer"))?;
         let facts = facts(&mut entry).map_err(io_fail)?;
-        let kind = entry.header().entry_type();
         let Some((name, parents)) = parts.split_last() else {
             // The root itself.
             self.directories.push((Vec::new(), facts));

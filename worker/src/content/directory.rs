@@ -5,6 +5,7 @@
 //! blobs/<digest>       a layer as it is pushed
 //! manifests/<digest>   an encoded tree
 //! tmp/                 everything unfinished; emptied at start
+//! lock                 locked by the worker that uses the directory
 //! worker-id            the worker's id
 //! ```
 //!
@@ -26,6 +27,7 @@ pub(crate) struct ContentStore {
     fetching: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
     /// Root file systems of stages that ran here: their layers, lowest first.
     chains: Mutex<HashMap<StageId, Vec<PathBuf>>>,
+    _lock: fs::File,
 }
 
 impl ContentStore {
@@ -33,6 +35,7 @@ impl ContentStore {
     pub(crate) fn open(root: &Path) -> io::Result<Self> {
         fs::create_dir_all(root)?;
         let root = root.canonicalize()?;
+        let lock = lock(&root)?;
         crate::rootfs::unmount_below(&root)?;
         let tmp = root.join("tmp");
         if tmp.exists() {
@@ -41,7 +44,7 @@ impl ContentStore {
         for name in ["layers", "blobs", "manifests", "tmp"] {
             fs::create_dir_all(root.join(name))?;
         }
-        Ok(Self { root, fetching: Mutex::default(), chains: Mutex::default() })
+        Ok(Self { root, fetching: Mutex::default(), chains: Mutex::default(), _lock: lock })
     }
 
     /// The worker's id, made at the first start.
@@ -114,6 +117,23 @@ impl ContentStore {
     }
 }
 
+/// Makes sure that nobody else uses the directory: opening one removes what is unfinished in it. A
+/// worker that was just killed may take a moment to go.
+fn lock(root: &Path) -> io::Result<fs::File> {
+    use rustix::fs::{FlockOperation, flock};
+    let file = fs::File::create(root.join("lock"))?;
+    for _ in 0..30 {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                std::thread::sleep(std::time::Duration::from_millis(100));
+            }
+            result => return result.map(|()| file).map_err(io::Error::from),
+        }
+    }
+    let message = format!("{} is in use by another worker", root.display());
+    Err(io::Error::new(io::ErrorKind::ResourceBusy, message))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,6 +147,7 @@ mod tests {
         let done = store.scratch().unwrap().keep();
         let diff_id = Digest::of(b"layer");
         ContentStore::commit(&done, &store.layer(&diff_id)).unwrap();
+        drop(store);
         let again = ContentStore::open(root.path()).unwrap();
         assert!(!left.exists());
         assert!(again.layer(&diff_id).is_dir());

@@ -67,6 +67,12 @@ impl Held {
     pub(crate) fn add_inputs(&self, inputs: impl IntoIterator<Item = SliceInput>) {
         let mut state = self.state();
         for input in inputs {
+            // What has come is not waited for, even while the stage waits for a slot: otherwise each
+            // exchange would bring it again, at once.
+            if let HeldPhase::Parked { waiting_for } = &mut state.phase {
+                waiting_for
+                    .retain(|wish| wish.stage != input.stage || wish.selector != input.selector);
+            }
             state.inputs.insert((input.stage, input.selector.digest()), input);
         }
         self.arrived.notify_waiters();
@@ -83,12 +89,15 @@ impl Held {
         stage: StageId,
         selector: &SliceSelector,
     ) -> SliceInput {
-        let waiting_for = vec![SliceWish { stage, selector: selector.clone() }];
-        self.set_phase(HeldPhase::Parked { waiting_for });
         loop {
             let arrived = self.arrived.notified();
-            if let Some(input) = self.input(stage, selector) {
-                return input;
+            {
+                let mut state = self.state();
+                if let Some(input) = state.inputs.get(&(stage, selector.digest())) {
+                    return input.clone();
+                }
+                let waiting_for = vec![SliceWish { stage, selector: selector.clone() }];
+                state.phase = HeldPhase::Parked { waiting_for };
             }
             arrived.await;
         }

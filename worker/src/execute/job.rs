@@ -6,6 +6,8 @@ use std::time::Duration;
 use api::public::v1::{LogStream, TimingView};
 use api::worker::v1::{Assignment, Job, ResultReport, SliceUse, StageOutcome};
 
+use client::ClientError;
+
 use super::failure::JobError;
 use super::{export, stage};
 use crate::dispatch::{Held, Stopped, Worker};
@@ -62,6 +64,26 @@ pub(crate) async fn run(worker: &Arc<Worker>, held: &Arc<Held>, assignment: Assi
         uploaded_bytes: account.uploaded_bytes,
     };
     report_result(worker, &report).await;
+}
+
+/// Makes a call until the coordinator has an answer, or the stage has to end.
+pub(super) async fn persist<F>(held: &Held, mut call: impl FnMut() -> F) -> Result<(), JobError>
+where
+    F: Future<Output = Result<(), ClientError>>,
+{
+    let mut pause = Duration::from_millis(200);
+    loop {
+        match call().await {
+            Err(error) if error.is_transient() || error.status() == Some(401) => {
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = held.cancel.cancelled() => return Err(JobError::Stopped),
+                }
+                pause = (pause * 2).min(Duration::from_secs(3));
+            }
+            result => return Ok(result?),
+        }
+    }
 }
 
 /// Reports until the coordinator has an answer: a result must not be lost for a restart's sake.

@@ -14,7 +14,8 @@ use common::{Failure, FailureClass, Lease};
 
 use super::copy::{Root, expand, has_wildcard};
 use super::failure::JobError;
-use crate::dispatch::Worker;
+use super::job::persist;
+use crate::dispatch::{Held, Worker};
 use crate::rootfs::mount_readonly;
 use crate::transfer::upload;
 
@@ -25,10 +26,11 @@ const INLINE_BYTES: usize = 64 << 10;
 /// bytes that were sent.
 pub(super) async fn make(
     worker: &Arc<Worker>,
-    lease: Lease,
+    held: &Held,
     lowers: &[PathBuf],
     selector: &SliceSelector,
 ) -> Result<u64, JobError> {
+    let lease = held.lease;
     let scratch = worker.content.scratch()?;
     let (root, packs) = (scratch.path().join("root"), scratch.path().join("packs"));
     for directory in [&root, &packs] {
@@ -63,7 +65,7 @@ pub(super) async fn make(
     files.push((manifest, manifest_path));
     let sent = upload(&worker.client, lease, files).await?;
     let report = report(lease, selector, &scan);
-    worker.client.slice(&report).await?;
+    persist(held, || worker.client.slice(&report)).await?;
     Ok(sent)
 }
 

@@ -76,7 +76,12 @@ async fn context(
     let Some(digest) = run.context() else { return Ok(Source::default()) };
     let start = Instant::now();
     let prefixes: Vec<TreePath> = op.sources.iter().map(|source| fixed_part(source)).collect();
-    let want = move |manifest: &Manifest, entry: &Entry| wanted(manifest, &prefixes, entry);
+    // Looked for once: a context has many entries.
+    let links = std::sync::OnceLock::new();
+    let want = move |manifest: &Manifest, entry: &Entry| {
+        prefixes.iter().any(|prefix| entry.path.is_within(prefix))
+            || *links.get_or_init(|| has_link(manifest, &prefixes))
+    };
     lay_out(run.worker, run.held.lease, digest, None, want, &at).await?;
     timing.fetch_millis += millis(start);
     Ok(Source { mount: None, directory: Some(at), keep_owner: false })
@@ -92,13 +97,7 @@ fn fixed_part(pattern: &str) -> TreePath {
     TreePath::new(fixed.join("/")).unwrap_or_default()
 }
 
-/// Whether an entry may be read: it lies below a fixed part, or links are about, which may lead
-/// anywhere.
-fn wanted(manifest: &Manifest, prefixes: &[TreePath], entry: &Entry) -> bool {
-    let below = |path: &TreePath| prefixes.iter().any(|prefix| path.is_within(prefix));
-    below(&entry.path) || has_link(manifest, prefixes)
-}
-
+/// Whether links are about, which may lead anywhere: then everything may be read.
 fn has_link(manifest: &Manifest, prefixes: &[TreePath]) -> bool {
     manifest.entries.iter().any(|entry| {
         matches!(entry.kind, EntryKind::Symlink { .. })

@@ -16,7 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
 use super::failure::JobError;
-use super::job::Account;
+use super::job::{Account, persist};
 use super::slices;
 use super::step::run_step;
 use crate::content::ContentStore;
@@ -169,7 +169,11 @@ impl StageRun<'_> {
         self.worker.content.remember_chain(stage, self.lowers.clone());
         let start = Instant::now();
         for selector in self.job.make_slices.clone() {
-            let sent = slices::make(self.worker, self.held.lease, &self.lowers, &selector).await?;
+            let making = slices::make(self.worker, self.held, &self.lowers, &selector);
+            let sent = tokio::select! {
+                sent = making => sent?,
+                () = self.held.cancel.cancelled() => return Err(JobError::Stopped),
+            };
             self.account.uploaded_bytes += sent;
         }
         self.account.timing.upload_millis += millis(start);
@@ -233,19 +237,7 @@ impl StageRun<'_> {
         layer: Option<Layer>,
     ) -> Result<(), JobError> {
         let report = StepReport { lease: self.held.lease, number, state, timing, layer };
-        let mut pause = std::time::Duration::from_millis(200);
-        loop {
-            match self.worker.client.step(&report).await {
-                Err(error) if error.is_transient() || error.status() == Some(401) => {
-                    tokio::select! {
-                        () = tokio::time::sleep(pause) => {}
-                        () = self.held.cancel.cancelled() => return Err(JobError::Stopped),
-                    }
-                    pause = (pause * 2).min(std::time::Duration::from_secs(3));
-                }
-                result => return Ok(result?),
-            }
-        }
+        persist(self.held, || self.worker.client.step(&report)).await
     }
 
     /// Digest of the context, which a step that copies from it needs.

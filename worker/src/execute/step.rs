@@ -29,7 +29,13 @@ pub(super) async fn run_step(
 ) -> Result<(), JobError> {
     // What a copy reads may have to come first: the root file system is mounted after that.
     let source = match &step.op {
-        Op::Copy(op) => sources::prepare(run, op, directory, timing).await?,
+        Op::Copy(op) => {
+            let cancel = run.held.cancel.clone();
+            tokio::select! {
+                source = sources::prepare(run, op, directory, timing) => source?,
+                () = cancel.cancelled() => return Err(JobError::Stopped),
+            }
+        }
         Op::Run(_) | Op::Workdir(_) => sources::Source::default(),
     };
     let start = Instant::now();

@@ -14,6 +14,8 @@ use crate::runtime::OutputChunk;
 
 /// Text of one chunk at most, in bytes.
 const CHUNK_BYTES: usize = 192 << 10;
+/// Lines of one chunk at most: on the wire each costs far more than its text.
+const CHUNK_LINES: usize = 4096;
 /// A chunk is sent this long after its first line.
 const CHUNK_AGE: Duration = Duration::from_millis(250);
 /// Lines that wait to be sent: a command that writes faster waits.
@@ -92,7 +94,7 @@ async fn send_all(client: Client, lease: Lease, mut queue: mpsc::Receiver<LogLin
         let mut lines = vec![first];
         let age = tokio::time::sleep(CHUNK_AGE);
         tokio::pin!(age);
-        while bytes < CHUNK_BYTES {
+        while bytes < CHUNK_BYTES && lines.len() < CHUNK_LINES {
             tokio::select! {
                 line = queue.recv() => match line {
                     Some(line) => {

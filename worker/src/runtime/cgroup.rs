@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -65,6 +66,8 @@ pub(super) struct Cgroup {
     parent: Arc<Parent>,
     memory: PathBuf,
     id: String,
+    /// v1 only: counts how often the kernel had to kill for memory here or below.
+    killings: Option<OwnedFd>,
 }
 
 impl Cgroup {
@@ -73,7 +76,8 @@ impl Cgroup {
         let unified = parent.unified;
         let memory = parent.directory().join(id);
         fs::create_dir_all(&memory)?;
-        let cgroup = Self { parent: Arc::clone(parent), memory, id: id.to_owned() };
+        let mut cgroup =
+            Self { parent: Arc::clone(parent), memory, id: id.to_owned(), killings: None };
         if unified {
             enable_controllers(&cgroup.memory);
         }
@@ -89,6 +93,9 @@ impl Cgroup {
             if swap.exists() {
                 fs::write(swap, value)?;
             }
+            if !unified {
+                cgroup.killings = Some(watch_killings(&cgroup.memory)?);
+            }
         }
         Ok(cgroup)
     }
@@ -103,9 +110,11 @@ impl Cgroup {
         if self.parent.unified {
             return self.counter("memory.events", "oom_kill") > 0;
         }
-        // On v1 the kill is counted where the victim was, in a cgroup that is gone by now; what
-        // stays is that the limit was reached.
-        self.counter("memory.oom_control", "oom_kill") > 0 || self.number("memory.failcnt") > 0
+        // On v1 the kill is counted where the victim was, in a cgroup that is gone by now, and that
+        // the limit was reached (`memory.failcnt`) is true of every command that fills the page
+        // cache. The notification is exact.
+        let mut count = [0; 8];
+        self.killings.as_ref().is_some_and(|fd| rustix::io::read(fd, &mut count).is_ok())
     }
 
     /// The most memory that was in use at once, in bytes, where the kernel tells.
@@ -138,6 +147,17 @@ impl Drop for Cgroup {
             remove_tree(&hierarchy.join(&self.parent.name).join(&self.id));
         }
     }
+}
+
+/// An eventfd that the kernel counts up when it kills for memory (kernel documentation,
+/// `cgroup-v1/memory.rst`, "OOM Control").
+fn watch_killings(memory: &Path) -> io::Result<OwnedFd> {
+    use rustix::event::{EventfdFlags, eventfd};
+    let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+    let control = fs::File::open(memory.join("memory.oom_control"))?;
+    let line = format!("{} {}", event.as_raw_fd(), control.as_raw_fd());
+    fs::write(memory.join("cgroup.event_control"), line)?;
+    Ok(event)
 }
 
 /// Removes a cgroup, children first. An error means that it never was, or that a process is left

@@ -166,6 +166,7 @@ impl Runtime {
             cgroup_path: &cgroup.container_path(),
             network: namespace,
             pids: request.limits.pids.unwrap_or(self.config.pids),
+            cpu_millis: request.limits.cpu_millis,
         };
         let config = spec::config(&request.op, &around);
         fs::write(request.bundle.join("config.json"), config.to_string()).map_err(prepare)?;
@@ -304,14 +305,14 @@ impl Runtime {
     }
 
     /// The runtime itself wrote an error. A command that is missing or may not be executed is the
-    /// Dockerfile's fault and has the shell's exit codes; all else is the host's.
+    /// Dockerfile's fault and has the shell's exit codes; all else is the host's, a file that is
+    /// missing elsewhere included.
     fn explain(&self, code: i32, message: String, exit: RunExit) -> Result<RunExit, RunError> {
         let lower = message.to_ascii_lowercase();
-        if lower.contains("no such file or directory") || lower.contains("executable file") {
-            return Ok(RunExit { code: 127, ..exit });
-        }
-        if lower.contains("permission denied") || lower.contains("exec format error") {
-            return Ok(RunExit { code: 126, ..exit });
+        // crun: "open executable: …", "executable file … not found"; runc: `exec: "…": …`.
+        if lower.contains("executable") || lower.contains("process: exec: ") {
+            let missing = lower.contains("no such file") || lower.contains("not found");
+            return Ok(RunExit { code: if missing { 127 } else { 126 }, ..exit });
         }
         tracing::warn!(code, message, "the container runtime failed");
         Err(RunError::Runtime { runtime: self.name(), message })

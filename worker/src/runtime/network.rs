@@ -156,13 +156,40 @@ fn wait_until_ready(ready: &rustix::fd::OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
+/// The host's own addresses: its services listen there as well as on loopback.
+fn own_addresses() -> Vec<String> {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let mut found = local_v4(&read("/proc/net/fib_trie"));
+    found.extend(read("/proc/net/if_inet6").lines().filter_map(|line| {
+        let digits = line.split_whitespace().next().filter(|digits| digits.len() == 32)?;
+        Some(std::net::Ipv6Addr::from(u128::from_str_radix(digits, 16).ok()?).to_string())
+    }));
+    found
+}
+
+/// Addresses that the routing table marks `host LOCAL`, below the line that names them.
+fn local_v4(table: &str) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    let mut address: Option<std::net::Ipv4Addr> = None;
+    for line in table.lines() {
+        if let Some(leaf) = line.trim_start().strip_prefix("|-- ") {
+            address = leaf.trim().parse().ok();
+        } else if line.contains("host LOCAL") {
+            found.extend(address.map(|address| address.to_string()));
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
 fn rules(deny: &[String]) -> String {
     let mut text = String::from(
         "table inet slipway {\n  chain output {\n    type filter hook output priority 0; policy accept;\n    \
          oif \"lo\" accept\n    ip daddr { 127.0.0.0/8, 169.254.0.0/16 } drop\n    \
          ip6 daddr { ::1/128, fe80::/10 } drop\n",
     );
-    for network in deny {
+    for network in own_addresses().iter().chain(deny) {
         let family = if network.contains(':') { "ip6" } else { "ip" };
         text.extend(["    ", family, " daddr ", network, " drop\n"]);
     }
@@ -180,6 +207,16 @@ mod tests {
         assert!(rules.contains("169.254.0.0/16"));
         assert!(rules.contains("ip daddr 10.1.0.0/16 drop"));
         assert!(rules.contains("ip6 daddr fd00::/8 drop"));
+    }
+
+    #[test]
+    fn own_addresses_are_read_from_the_routing_table() {
+        let table = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 0.0.0.0\n        /0 universe UNICAST\n\
+                     \x20    |-- 127.0.0.1\n              /32 host LOCAL\n\
+                     \x20    |-- 192.0.2.2\n           /24 link UNICAST\n           /32 host LOCAL\n\
+                     \x20    |-- 192.0.2.255\n           /32 link BROADCAST\n";
+        assert_eq!(local_v4(table), ["127.0.0.1", "192.0.2.2"]);
+        assert!(own_addresses().contains(&"127.0.0.1".to_owned()));
     }
 
     #[test]

@@ -151,6 +151,7 @@ impl Runtime {
             cgroup_path: &cgroup.container_path(),
             network: super::spec::NetworkNamespace::New,
             pids: 64,
+            cpu_millis: None,
         };
         let config = super::spec::config(&op, &around);
         fs::write(bundle.path().join("config.json"), config.to_string())?;

@@ -64,6 +64,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) network: NetworkNamespace,
     /// Limit of processes and threads.
     pub(super) pids: u32,
+    /// CPU time per wall time, in thousandths of a CPU; none is no limit.
+    pub(super) cpu_millis: Option<u32>,
 }
 
 /// Which network namespace a container uses.
@@ -103,15 +105,25 @@ pub(super) fn config(op: &RunOp, around: &Surroundings<'_>) -> Value {
         "mounts": mounts(around),
         "linux": {
             "cgroupsPath": around.cgroup_path,
-            "resources": {
-                "devices": device_rules(),
-                "pids": { "limit": around.pids },
-            },
+            "resources": resources(around),
             "namespaces": namespaces(&around.network),
             "maskedPaths": MASKED,
             "readonlyPaths": READ_ONLY,
         },
     })
+}
+
+fn resources(around: &Surroundings<'_>) -> Value {
+    let mut resources = json!({
+        "devices": device_rules(),
+        "pids": { "limit": around.pids },
+    });
+    if let Some(millis) = around.cpu_millis {
+        // Microseconds in each tenth of a second; the kernel takes no quota below one millisecond.
+        let quota = (u64::from(millis) * 100).max(1000);
+        resources["cpu"] = json!({ "quota": quota, "period": 100_000 });
+    }
+    resources
 }
 
 /// The variables in order; `PATH` and `HOME` are added where they are missing.

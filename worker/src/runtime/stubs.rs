@@ -3,15 +3,19 @@
 //! They are made before the command and removed after it when nothing was put there, with the times
 //! of their parents as they were: a layer holds what the command did, nothing else.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, futimens, mkdirat, openat,
     openat2, statat, unlinkat,
 };
+
+use crate::execute::copy::Root;
 
 /// What a mount point has to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,9 +38,12 @@ impl Stubs {
     /// Makes what is missing of `targets`: absolute paths in the root file system at `rootfs`.
     pub(super) fn make(rootfs: &Path, targets: &[(&str, StubKind)]) -> io::Result<Self> {
         let root = OwnedFd::from(File::open(rootfs)?);
+        // Runtimes follow links to where the mount point is, dangling ones too: so does this.
+        let links = Root::from_directory(&root)?;
         let mut stubs = Self { root, made: Vec::new() };
         for (target, kind) in targets {
-            stubs.make_one(Path::new(target.trim_start_matches('/')), *kind)?;
+            let target = links.resolve(target.as_bytes())?;
+            stubs.make_one(Path::new(OsStr::from_bytes(&target)), *kind)?;
         }
         Ok(stubs)
     }
@@ -166,8 +173,12 @@ mod tests {
         let outside = tempfile::tempdir().unwrap();
         let root = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink(outside.path(), root.path().join("etc")).unwrap();
-        // The link's target does not exist inside the root, so no mount point can be made there.
-        assert!(Stubs::make(root.path(), &[("/etc/hosts", StubKind::File)]).is_err());
+        // What is missing is made inside the root, where the link leads from there.
+        let stubs = Stubs::make(root.path(), &[("/etc/hosts", StubKind::File)]).unwrap();
+        let inside = outside.path().strip_prefix("/").unwrap().join("hosts");
+        assert!(root.path().join(inside).is_file());
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+        stubs.remove().unwrap();
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
     }
 }

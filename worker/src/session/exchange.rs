@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::WORKER_PROTOCOL;
-use api::worker::v1::{EnrolRequest, SyncRequest, SyncResponse};
+use api::worker::v1::{EnrolRequest, HeldPhase, HeldStage, SyncRequest, SyncResponse};
 use client::ClientError;
 use common::Platform;
 use rand::RngExt as _;
@@ -87,15 +87,29 @@ async fn enrol(worker: &Worker, name: &str) -> Result<(), ClientError> {
 }
 
 fn request(worker: &Worker, draining: bool) -> SyncRequest {
+    let held = worker.held();
     SyncRequest {
         worker: worker.id,
         session: worker.session,
         slots: worker.slots,
-        free_slots: u32::try_from(worker.permits.available_permits()).unwrap_or(0),
+        free_slots: free_slots(worker, &held),
         draining,
-        held: worker.held(),
+        held,
         wait_millis: u64::try_from(WAIT.as_millis()).unwrap_or(0),
     }
+}
+
+/// Slots that nobody has or is about to take: a stage that has just begun, and one that has got what
+/// it was parked for, have no permit yet.
+fn free_slots(worker: &Worker, held: &[HeldStage]) -> u32 {
+    let wants_slot = |stage: &&HeldStage| match &stage.phase {
+        HeldPhase::Running => true,
+        HeldPhase::Parked { waiting_for } => waiting_for.is_empty(),
+        HeldPhase::Uploading => false,
+    };
+    let wanted = u32::try_from(held.iter().filter(wants_slot).count()).unwrap_or(u32::MAX);
+    let permits = u32::try_from(worker.permits.available_permits()).unwrap_or(0);
+    worker.slots.saturating_sub(wanted).min(permits)
 }
 
 async fn exchange(worker: &Worker, draining: bool) -> Result<SyncResponse, ClientError> {

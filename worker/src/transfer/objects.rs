@@ -1,7 +1,7 @@
 //! Objects of the farm's store, by presigned URL.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::worker::v1::{ObjectName, ObjectsRequest};
 use client::ClientError;
@@ -12,10 +12,13 @@ use reqwest::header::{CONTENT_LENGTH, RANGE};
 
 use super::TransferError;
 
-/// Attempts of one transfer.
+/// Attempts of one transfer whose bytes arrive wrong.
 const ATTEMPTS: u32 = 5;
-/// First pause between attempts; it doubles.
+/// How long a coordinator or store that does not answer is waited for: a restart must fail no stage.
+const PATIENCE: Duration = Duration::from_mins(5);
+/// First pause between attempts; it doubles up to the longest one.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Uploads at once.
 const PARALLEL: usize = 4;
 
@@ -25,19 +28,37 @@ where
     F: Future<Output = Result<T, TransferError>>,
 {
     let mut pause = FIRST_PAUSE;
-    for _ in 1..ATTEMPTS {
+    let start = Instant::now();
+    let mut bad = 0;
+    loop {
         match attempt().await {
-            Err(TransferError::Client(error)) if error.is_transient() => {
+            Err(TransferError::Client(error)) if passes(&error) && start.elapsed() < PATIENCE => {
                 tracing::debug!(%error, "a transfer is tried again");
             }
-            // A short answer is a broken connection as far as anybody can tell.
-            Err(TransferError::Damaged(what)) => tracing::warn!(what, "a transfer arrived damaged"),
+            // A short answer is a broken connection as far as anybody can tell, and a layer that
+            // ends too early cannot be unpacked.
+            Err(error @ (TransferError::Damaged(_) | TransferError::Extract(_)))
+                if bad + 1 < ATTEMPTS =>
+            {
+                bad += 1;
+                tracing::warn!(%error, "a transfer arrived damaged");
+            }
             result => return result,
         }
         tokio::time::sleep(pause).await;
-        pause *= 2;
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
-    attempt().await
+}
+
+/// Whether the next attempt may work: also when the token ended, which the session renews, and when
+/// an address has run out, since each attempt asks for a new one.
+fn passes(error: &ClientError) -> bool {
+    error.is_transient()
+        || match error {
+            ClientError::Refused(problem) => problem.status == 401,
+            ClientError::Store { status, .. } => *status == 403,
+            _ => false,
+        }
 }
 
 /// Gets an object, or a range of it, into memory.

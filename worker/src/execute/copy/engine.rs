@@ -153,7 +153,7 @@ impl Copy<'_> {
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
             let from = source.open_directory(&followed).map_err(|error| fail(error.into()))?;
             let destination = self.destination_directory()?;
-            let mut links = HardLinks::default();
+            let mut links = HardLinks::new(&destination, &followed).map_err(fail)?;
             self.children(&from, &destination, &followed, &mut links)?;
             // The destination itself keeps its mode and owner, but takes the source's time.
             let times = Metadata::of(&stat).modified;
@@ -172,7 +172,7 @@ impl Copy<'_> {
             return unpack::unpack(self, archive, &destination, &shown);
         }
         let (into, new_name) = self.destination_of_file(split(path).1)?;
-        let mut links = HardLinks::default();
+        let mut links = HardLinks::new(&into, path).map_err(fail)?;
         self.entry(&directory, name, &stat, &into, &new_name, path, &mut links)
     }
 
@@ -267,7 +267,7 @@ impl Copy<'_> {
                 node::make_special(into, new_name, kind, stat.st_rdev, &metadata).map_err(fail)
             }
             FileType::RegularFile => {
-                if stat.st_nlink > 1 && links.link(stat, into, new_name).map_err(fail)? {
+                if stat.st_nlink > 1 && links.link(stat, path, into, new_name).map_err(fail)? {
                     return Ok(());
                 }
                 let mut reader = open_regular(from, name).map_err(fail)?;
@@ -357,24 +357,34 @@ fn set_time(fd: &OwnedFd, modified: Timespec) -> io::Result<()> {
     Ok(())
 }
 
-/// Files of one source that have several names there, and where their first copy is.
-#[derive(Default)]
+/// Files of one source that have several names there, and where their first copy is: as a path
+/// below the destination, because a tree may have more such files than a process has descriptors.
 struct HardLinks {
-    copies: HashMap<(u64, u64), (OwnedFd, Vec<u8>)>,
+    destination: Root,
+    /// Length of the source's own path, which the paths of its entries begin with.
+    prefix: usize,
+    copies: HashMap<(u64, u64), Vec<u8>>,
 }
 
 impl HardLinks {
+    fn new(destination: &OwnedFd, source: &[u8]) -> io::Result<Self> {
+        let destination = Root::from_directory(destination)?;
+        Ok(Self { destination, prefix: source.len(), copies: HashMap::new() })
+    }
+
     /// Links to the copy that was made before; the first time it only takes note.
-    fn link(&mut self, stat: &Stat, into: &OwnedFd, name: &[u8]) -> io::Result<bool> {
+    fn link(&mut self, stat: &Stat, path: &[u8], into: &OwnedFd, name: &[u8]) -> io::Result<bool> {
         use std::collections::hash_map::Entry;
         match self.copies.entry((stat.st_dev, stat.st_ino)) {
             Entry::Occupied(first) => {
-                let (directory, first_name) = first.get();
-                node::make_hardlink(directory, first_name, into, name)?;
+                let (directory, first_name) = split(first.get());
+                let directory = self.destination.open_directory(directory)?;
+                node::make_hardlink(&directory, first_name, into, name)?;
                 Ok(true)
             }
             Entry::Vacant(vacant) => {
-                vacant.insert((into.try_clone()?, name.to_vec()));
+                let below = &path[self.prefix.min(path.len())..];
+                vacant.insert(below.strip_prefix(b"/").unwrap_or(below).to_vec());
                 Ok(false)
             }
         }

@@ -77,9 +77,18 @@ impl CopyError {
             Self::DiskFull => {
                 Failure::new(FailureClass::Infrastructure, "disk-full", self.to_string())
             }
+            Self::Io { source, .. } if is_of_the_paths(source) => user("copy-failed"),
             Self::Io { .. } => {
                 Failure::new(FailureClass::Infrastructure, "copy-failed", self.to_string())
             }
         }
     }
+}
+
+/// Whether no other worker could do it either: links in a circle, a name that is too long.
+fn is_of_the_paths(error: &io::Error) -> bool {
+    let code = error.raw_os_error();
+    [rustix::io::Errno::LOOP, rustix::io::Errno::NAMETOOLONG]
+        .iter()
+        .any(|errno| code == Some(errno.raw_os_error()))
 }

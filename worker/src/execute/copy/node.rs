@@ -135,6 +135,11 @@ pub(super) fn read_link(directory: &OwnedFd, name: &[u8]) -> io::Result<Vec<u8>>
     Ok(readlinkat(directory, os_name(name), Vec::new())?.into_bytes())
 }
 
+/// Gives a program its capabilities, after its owner: a change of owner clears them.
+pub(super) fn set_capability(file: impl AsFd, value: &[u8]) -> io::Result<()> {
+    Ok(fsetxattr(&file, "security.capability", value, XattrFlags::empty())?)
+}
+
 /// Copies the extended attributes that a layer can hold. Attributes of the overlay itself and of
 /// security modules of this host are none of the image's.
 pub(super) fn copy_xattrs(from: impl AsFd, to: impl AsFd) -> io::Result<()> {

@@ -123,6 +123,11 @@ fn unpack_entry(
     entry: &mut tar::Entry<'_, Archive>,
     directories: &mut Vec<(Vec<u8>, Metadata)>,
 ) -> Result<(), CopyError> {
+    let kind = entry.header().entry_type();
+    if kind.is_pax_global_extensions() {
+        // A comment about the archive, such as the commit that git made it of.
+        return Ok(());
+    }
     let name = entry.path_bytes().into_owned();
     let shown = String::from_utf8_lossy(&name).into_owned();
     let fail = |error: io::Error| CopyError::io(shown.as_str(), error);
@@ -136,9 +141,10 @@ fn unpack_entry(
         return Ok(());
     };
     let into = ensure(root, &parent, &copy.rules.fresh(0o755))?;
-    let kind = entry.header().entry_type();
     if kind.is_dir() {
         let path = [parent.as_slice(), b"/", &file_name].concat();
+        // A directory takes the place of a file or a link, and is merged into a directory.
+        node::clear(&into, &file_name).map_err(fail)?;
         ensure(root, &path, &metadata)?;
         directories.push((path, metadata));
         return Ok(());
@@ -171,9 +177,13 @@ fn unpack_entry(
             node::make_special(&into, &file_name, kind, device, &metadata).map_err(fail)
         }
         tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse => {
+            let capability = capability(entry).map_err(fail)?;
             let mut file = node::make_file(&into, &file_name).map_err(fail)?;
             let bytes = io::copy(entry, &mut file).map_err(fail)?;
             metadata.apply(&file).map_err(fail)?;
+            if let Some(value) = capability {
+                node::set_capability(&file, &value).map_err(fail)?;
+            }
             copy.count(bytes);
             Ok(())
         }
@@ -182,6 +192,18 @@ fn unpack_entry(
             problem: format!("entries of type {:?} are not supported", other.as_byte() as char),
         }),
     }
+}
+
+/// The capabilities of a program, the one attribute that a layer holds.
+fn capability(entry: &mut tar::Entry<'_, Archive>) -> io::Result<Option<Vec<u8>>> {
+    let Some(records) = entry.pax_extensions()? else { return Ok(None) };
+    for record in records {
+        let record = record?;
+        if record.key_bytes() == b"SCHILY.xattr.security.capability" {
+            return Ok(Some(record.value_bytes().to_vec()));
+        }
+    }
+    Ok(None)
 }
 
 /// Owner and mode of an entry: `--chown` counts for what an archive holds, `--chmod` does not.

@@ -1,0 +1,10 @@
+//! What BuildKit's Dockerfile frontend does with whole files, a fact a test.
+#![expect(clippy::unwrap_used, reason = "a wrong assumption of a test fails the test")]
+
+mod config;
+mod hostile;
+mod keys;
+mod lines;
+mod planning;
+mod scopes;
+mod stages;
