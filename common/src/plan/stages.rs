@@ -99,8 +99,9 @@ impl PlannedStage {
             Base::Stage(stage) => Some(stage),
             Base::Scratch | Base::Image(_) => None,
         };
+        let copied = self.steps.iter().flat_map(Step::input_slices).map(|(stage, _)| stage);
         let mut inputs: Vec<StageIndex> = Vec::new();
-        for stage in base.into_iter().chain(self.steps.iter().filter_map(Step::input_stage)) {
+        for stage in base.into_iter().chain(copied) {
             if !inputs.contains(&stage) {
                 inputs.push(stage);
             }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ImageIndex, SliceSelector, StageIndex};
+use super::{ImageIndex, Mount, RunOptions, Security, SliceSelector, StageIndex};
 use crate::Digest;
 use crate::cache_key::KeyPart;
 use crate::outcome::LineRange;
@@ -29,7 +29,7 @@ pub struct Step {
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum Op {
     /// Runs a command.
-    Run(RunOp),
+    Run(Box<RunOp>),
     /// Copies files: `COPY`, and `ADD` of local files.
     Copy(CopyOp),
     /// Makes the working directory.
@@ -56,6 +56,15 @@ pub struct RunOp {
     /// executable file at the path that `argv` names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub script: Option<InlineFile>,
+    /// What is mounted, as written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<Mount>,
+    /// What it may do.
+    #[serde(default)]
+    pub security: Security,
+    /// What options of the build say.
+    #[serde(default)]
+    pub options: RunOptions,
 }
 
 /// What a command reaches.
@@ -77,6 +86,11 @@ pub enum Network {
 pub enum CopyFrom {
     /// The build context.
     Context,
+    /// A named context of local files (`--build-context name=directory`).
+    NamedContext {
+        /// Its name, lower case.
+        name: String,
+    },
     /// Another stage: only the slice that `selector` names is there.
     Stage {
         /// The producer.
@@ -99,7 +113,10 @@ pub struct CopyOp {
     /// Paths and wildcard patterns, absolute in the source (a leading slash, no `..`); a trailing
     /// slash is kept.
     pub sources: Vec<String>,
-    /// Files given in the Dockerfile itself, written after `sources`.
+    /// What ADD fetches from elsewhere, written after `sources`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remotes: Vec<Remote>,
+    /// Files given in the Dockerfile itself, written last.
     #[serde(default)]
     pub inline: Vec<InlineFile>,
     /// Absolute destination in the stage; a trailing slash means a directory.
@@ -107,12 +124,75 @@ pub struct CopyOp {
     /// `--chown`, expanded: `user[:group]`, names or numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chown: Option<String>,
-    /// `--chmod`, expanded: octal bits up to 0o7777.
+    /// `--chmod`, expanded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub chmod: Option<u32>,
-    /// Whether local archives are unpacked: `ADD`.
+    pub chmod: Option<Chmod>,
+    /// Which archives are unpacked.
     #[serde(default)]
-    pub unpack: bool,
+    pub unpack: Unpack,
+    /// `--link`: the files are a layer of their own that does not depend on what is below it. Links
+    /// in the destination are not followed and missing parents are made anew.
+    #[serde(default)]
+    pub link: bool,
+    /// `--parents`: sources keep their parent directories, from the root or from after `/./`.
+    #[serde(default)]
+    pub parents: bool,
+    /// `--exclude`: patterns as in `.dockerignore`, relative to each source, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
+}
+
+/// Permission bits for what is copied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Chmod {
+    /// All bits, up to 0o7777.
+    Octal(u32),
+    /// Changes as chmod(1) takes them, checked: `u=rwX,go=rX`.
+    Symbolic(String),
+}
+
+/// Which archives ADD unpacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unpack {
+    /// None: COPY, and `ADD --unpack=false`.
+    #[default]
+    Never,
+    /// Local ones: ADD.
+    Local,
+    /// Remote ones too: `ADD --unpack`.
+    All,
+}
+
+/// What ADD fetches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Remote {
+    /// A file.
+    Http {
+        /// Where, without credentials.
+        url: String,
+        /// Its name in a directory.
+        name: String,
+        /// What it has to be.
+        checksum: Option<Digest>,
+    },
+    /// A repository's files at a commit.
+    Git {
+        /// Where, without credentials.
+        url: String,
+        /// The branch, tag or commit as written; the default branch when absent.
+        reference: Option<String>,
+        /// The full commit that it was at when the build was planned.
+        commit: String,
+        /// Only this directory of it, relative.
+        subdirectory: Option<String>,
+        /// Whether `.git` stays.
+        keep_git_dir: bool,
+        /// Whether submodules are fetched.
+        submodules: bool,
+    },
 }
 
 /// A file whose content stands in the Dockerfile.
@@ -133,12 +213,59 @@ pub struct WorkdirOp {
     pub owner: String,
 }
 
-impl Step {
-    /// The stage that this step copies from.
-    pub fn input_stage(&self) -> Option<StageIndex> {
-        match &self.op {
-            Op::Copy(CopyOp { from: CopyFrom::Stage { stage, .. }, .. }) => Some(*stage),
-            _ => None,
+impl RunOp {
+    /// A command of root in `/`, with nothing around it.
+    pub fn new(argv: Vec<String>) -> Self {
+        Self {
+            argv,
+            env: Vec::new(),
+            unkeyed_env: Vec::new(),
+            working_dir: "/".to_owned(),
+            user: String::new(),
+            network: Network::Default,
+            script: None,
+            mounts: Vec::new(),
+            security: Security::Sandbox,
+            options: RunOptions::default(),
         }
+    }
+}
+
+impl CopyOp {
+    /// A COPY without flags.
+    pub fn new(from: CopyFrom, sources: Vec<String>, destination: impl Into<String>) -> Self {
+        Self {
+            from,
+            sources,
+            remotes: Vec::new(),
+            inline: Vec::new(),
+            destination: destination.into(),
+            chown: None,
+            chmod: None,
+            unpack: Unpack::Never,
+            link: false,
+            parents: false,
+            exclude: Vec::new(),
+        }
+    }
+}
+
+impl Step {
+    /// Whose files this step reads: what a copy copies from, what the mounts of a command show.
+    pub fn sources(&self) -> impl Iterator<Item = &CopyFrom> {
+        let (copied, mounts) = match &self.op {
+            Op::Copy(copy) => (Some(&copy.from), &[][..]),
+            Op::Run(run) => (None, &run.mounts[..]),
+            Op::Workdir(_) => (None, &[][..]),
+        };
+        copied.into_iter().chain(mounts.iter().filter_map(Mount::from))
+    }
+
+    /// The slices of other stages that this step reads.
+    pub fn input_slices(&self) -> impl Iterator<Item = (StageIndex, &SliceSelector)> {
+        self.sources().filter_map(|from| match from {
+            CopyFrom::Stage { stage, selector } => Some((*stage, selector)),
+            CopyFrom::Context | CopyFrom::NamedContext { .. } | CopyFrom::Image { .. } => None,
+        })
     }
 }

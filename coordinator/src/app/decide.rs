@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use common::Digest;
 use common::image::Layer;
-use common::plan::{Base, CopyFrom, CopyOp, Op, Plan, PlannedStage, SliceSelector, Step};
+use common::plan::{Base, Plan, PlannedStage, SliceSelector};
 use store::{CachedSlice, SliceKey};
 
 /// What becomes of a stage.
@@ -65,7 +65,8 @@ pub(crate) fn decide(
                     needs_layers[base.0 as usize] = true;
                 }
                 for step in &stage.steps[first..] {
-                    if let Some((producer, selector)) = read_slice(step) {
+                    for (producer, selector) in step.input_slices() {
+                        let producer = producer.0 as usize;
                         needs_slices[producer].insert(selector.clone());
                     }
                 }
@@ -124,23 +125,13 @@ fn after_last(stage: &PlannedStage) -> u32 {
     stage.steps.last().map_or(2, |step| step.number + 1)
 }
 
-/// What a step copies out of another stage.
-pub(crate) fn read_slice(step: &Step) -> Option<(usize, &SliceSelector)> {
-    match &step.op {
-        Op::Copy(CopyOp { from: CopyFrom::Stage { stage, selector }, .. }) => {
-            Some((stage.0 as usize, selector))
-        }
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use common::Platform;
     use common::image::{ContainerConfig, LayerOrigin};
     use common::outcome::LineRange;
-    use common::plan::{StageIndex, WorkdirOp};
+    use common::plan::{CopyFrom, CopyOp, Op, StageIndex, Step, WorkdirOp};
 
     fn key(name: &str) -> Digest {
         Digest::of(name.as_bytes())
@@ -158,18 +149,11 @@ mod tests {
 
     fn step(number: u32, name: &str, from: Option<u32>) -> Step {
         let op = match from {
-            Some(stage) => Op::Copy(CopyOp {
-                from: CopyFrom::Stage {
-                    stage: StageIndex(stage),
-                    selector: SliceSelector::new(vec!["/x".into()]),
-                },
-                sources: vec!["/x".into()],
-                inline: Vec::new(),
-                destination: "/".into(),
-                chown: None,
-                chmod: None,
-                unpack: false,
-            }),
+            Some(stage) => {
+                let selector = SliceSelector::new(vec!["/x".into()]);
+                let from = CopyFrom::Stage { stage: StageIndex(stage), selector };
+                Op::Copy(CopyOp::new(from, vec!["/x".into()], "/"))
+            }
             None => Op::Workdir(WorkdirOp { path: "/w".into(), owner: String::new() }),
         };
         let lines = LineRange { start: 1, end: 1 };

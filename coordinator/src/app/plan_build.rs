@@ -12,7 +12,7 @@ use blobstore::manifest::{self, MAX_STORED_BYTES};
 use blobstore::names;
 use common::image::ImageDocument;
 use common::outcome::Failure;
-use common::plan::{Base, CopyFrom, CopyOp, Op, Plan, PlannedStage, StageIndex};
+use common::plan::{Base, CopyFrom, Plan, PlannedStage, StageIndex, Step};
 use common::stage::{StageKind, StageState};
 use common::tree::Manifest;
 use common::{Digest, FailureClass, Platform, ProjectName, StageId};
@@ -23,7 +23,7 @@ use store::{ClaimedBuild, NewEdge, NewPlan, NewStage, NewStep, ObjectKey, Object
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::decide::{Decided, Decision, decide, read_slice};
+use super::decide::{Decided, Decision, decide};
 use super::documents::{ExportDocument, StageDocument};
 use super::{App, AppError};
 
@@ -388,9 +388,9 @@ fn used_images(plan: &Plan, stage: &PlannedStage) -> Vec<(u32, common::image::Re
         Base::Image(image) => Some(image),
         Base::Scratch | Base::Stage(_) => None,
     };
-    let copied = stage.steps.iter().filter_map(|step| match &step.op {
-        Op::Copy(CopyOp { from: CopyFrom::Image { image }, .. }) => Some(*image),
-        _ => None,
+    let copied = stage.steps.iter().flat_map(Step::sources).filter_map(|from| match from {
+        CopyFrom::Image { image } => Some(*image),
+        CopyFrom::Context | CopyFrom::NamedContext { .. } | CopyFrom::Stage { .. } => None,
     });
     let used: std::collections::BTreeSet<_> = base.into_iter().chain(copied).collect();
     used.into_iter().map(|image| (image.0, plan.image(image).clone())).collect()
@@ -409,7 +409,8 @@ fn depths(plan: &Plan) -> Vec<u32> {
     }
     // Steps that read a slice park meanwhile, so producers go first among equals.
     for stage in &plan.stages {
-        for (producer, _) in stage.steps.iter().filter_map(read_slice) {
+        for (producer, _) in stage.steps.iter().flat_map(Step::input_slices) {
+            let producer = producer.0 as usize;
             depths[producer] = depths[producer].max(depths[stage.index.0 as usize] + 1);
         }
     }

@@ -141,7 +141,7 @@ impl Store {
     /// false when the build had ended before.
     pub async fn cancel_build(&self, build: BuildId, failure: &Failure) -> Result<bool> {
         let failure = write("failure", failure)?;
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         let done = sqlx::query!(
             r#"update build set state = 'cancelled', failure = $2, ended_at = now()
                where id = $1 and state in ('queued', 'planning', 'running')"#,

@@ -95,6 +95,22 @@ impl Store {
         Ok(Self { pool })
     }
 
+    /// Begins a transaction.
+    ///
+    /// In a task of its own: the caller may be gone at any moment (a client that hangs up ends the
+    /// handler of its request), and a `begin` of sqlx 0.9.0 that is given up half way leaves its
+    /// connection in the pool with a transaction that nobody knows of; all that others then write
+    /// through it is lost (sqlx issues 4385 and 4393). The task goes on to its end, and the drop of
+    /// what it made rolls back.
+    pub(crate) async fn begin(&self) -> Result<sqlx::Transaction<'static, sqlx::Postgres>> {
+        let pool = self.pool.clone();
+        match tokio::spawn(async move { pool.begin().await }).await {
+            Ok(transaction) => Ok(transaction?),
+            // Only when the program ends.
+            Err(_) => Err(StoreError::Database(sqlx::Error::PoolClosed)),
+        }
+    }
+
     /// Runs the migrations that are missing.
     pub async fn migrate(&self) -> Result<()> {
         Ok(MIGRATOR.run(&self.pool).await?)

@@ -126,7 +126,7 @@ impl Store {
         planner: Uuid,
         plan: &NewPlan,
     ) -> Result<()> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         let warnings = write("warnings", &plan.warnings)?;
         let done = sqlx::query!(
             r#"update build set state = 'running', warnings = $3, context = $4

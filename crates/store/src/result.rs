@@ -96,7 +96,7 @@ impl Store {
         timing: &Value,
         layer: Option<&Layer>,
     ) -> Result<BuildId> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         let stage = sqlx::query!(
             r#"select build_id, project from stage
                where id = $1 and epoch = $2 and state in ('running', 'parked') for share"#,
@@ -143,7 +143,7 @@ impl Store {
         stage_key: Digest,
         slice: &CachedSlice,
     ) -> Result<BuildId> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         let stage = sqlx::query!(
             r#"select build_id, project from stage
                where id = $1 and epoch = $2 and state in ('running', 'parked') for share"#,
@@ -181,7 +181,7 @@ impl Store {
     /// Stores the end of a stage and all that follows from it, in one transaction.
     pub async fn finish_stage(&self, finished: &Finished) -> Result<Resulted> {
         let lease = finished.lease;
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         let stage = sqlx::query_as!(
             Locked,
             r#"select build_id as build, state, attempts, worker_id as worker

@@ -108,7 +108,7 @@ impl Store {
         draining: bool,
         held: &[Held],
     ) -> Result<SyncState> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         let known =
             sqlx::query!("select session, lost from worker where id = $1 for update", worker.0)
                 .fetch_optional(&mut *transaction)
@@ -231,7 +231,7 @@ impl Store {
         worker: WorkerId,
         session: SessionId,
     ) -> Result<Option<Lease>> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         let epoch = sqlx::query_scalar!(
             r#"update stage s set state = 'running', epoch = s.epoch + 1, attempts = s.attempts + 1,
                       worker_id = $2, session = $3, drop_reason = null, started_at = now()
@@ -262,7 +262,7 @@ impl Store {
     /// Gives up on workers that have not called for `lost_after_secs`: their stages are ready again.
     /// Returns how many workers that were.
     pub async fn expire_workers(&self, lost_after_secs: f64) -> Result<usize> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         let lost = sqlx::query_scalar!(
             r#"update worker set lost = true, free_slots = 0
                where not lost and session is not null

@@ -48,6 +48,7 @@ pub(super) async fn prepare(
     std::fs::create_dir(&at)?;
     match &op.from {
         CopyFrom::Context => context(run, op, at, timing).await,
+        CopyFrom::NamedContext { name } => Err(missing(&format!("context {name}"))),
         CopyFrom::Image { image } => {
             let found = run.job.images.iter().find(|(index, _)| *index == image.0);
             let layers =

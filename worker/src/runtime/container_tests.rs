@@ -40,13 +40,9 @@ impl Sandbox {
             rootfs: self.at("root"),
             bundle,
             op: RunOp {
-                argv: vec!["/bin/sh".into(), "-c".into(), script.into()],
                 env: vec![("GREETING".into(), "hello".into())],
-                unkeyed_env: Vec::new(),
-                working_dir: "/".into(),
-                user: String::new(),
                 network: Network::None,
-                script: None,
+                ..RunOp::new(vec!["/bin/sh".into(), "-c".into(), script.into()])
             },
             limits: Resources::default(),
         }

@@ -131,13 +131,8 @@ impl Runtime {
         let id = format!("probe-{}", uuid::Uuid::now_v7().simple());
         let cgroup = Cgroup::make(&self.cgroups, &id, 0)?;
         let op = common::plan::RunOp {
-            argv: vec!["/slipway-probe-no-such-program".to_owned()],
-            env: Vec::new(),
-            unkeyed_env: Vec::new(),
-            working_dir: "/".to_owned(),
-            user: String::new(),
             network: common::plan::Network::None,
-            script: None,
+            ..common::plan::RunOp::new(vec!["/slipway-probe-no-such-program".to_owned()])
         };
         let around = super::spec::Surroundings {
             rootfs: &rootfs,

@@ -206,17 +206,12 @@ fn namespaces(network: &NetworkNamespace) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::plan::Network;
 
     fn op(env: &[(&str, &str)]) -> RunOp {
         RunOp {
-            argv: vec!["/bin/sh".into()],
             env: env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
             unkeyed_env: vec![("http_proxy".into(), "p".into())],
-            working_dir: "/".into(),
-            user: String::new(),
-            network: Network::Default,
-            script: None,
+            ..RunOp::new(vec!["/bin/sh".into()])
         }
     }
 

@@ -10,7 +10,7 @@ use common::cache_key::KeyBuilder;
 use common::image::{ContainerConfig, Layer, LayerOrigin};
 use common::outcome::LineRange;
 use common::plan::{
-    Base, CopyFrom, CopyOp, Network, Op, PlannedStage, RunOp, SliceSelector, StageIndex, Step,
+    Base, CopyFrom, CopyOp, Op, PlannedStage, RunOp, SliceSelector, StageIndex, Step,
 };
 use common::{BuildId, Digest, Epoch, Lease, Platform, StageId};
 use layer::{Compression, pack_upper};
@@ -153,28 +153,12 @@ impl Stage {
     }
 
     pub(crate) fn run(self, script: &str) -> Self {
-        let op = RunOp {
-            argv: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
-            env: Vec::new(),
-            unkeyed_env: Vec::new(),
-            working_dir: "/".into(),
-            user: String::new(),
-            network: Network::Default,
-            script: None,
-        };
-        self.step(Op::Run(op), &format!("RUN {script}"))
+        let op = RunOp::new(["/bin/sh", "-c", script].map(str::to_owned).to_vec());
+        self.step(Op::Run(Box::new(op)), &format!("RUN {script}"))
     }
 
     pub(crate) fn copy(self, from: CopyFrom, source: &str, destination: &str) -> Self {
-        let op = CopyOp {
-            from,
-            sources: vec![source.to_owned()],
-            inline: Vec::new(),
-            destination: destination.to_owned(),
-            chown: None,
-            chmod: None,
-            unpack: false,
-        };
+        let op = CopyOp::new(from, vec![source.to_owned()], destination);
         self.step(Op::Copy(op), &format!("COPY {source} {destination}"))
     }
 

@@ -4,12 +4,12 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use common::plan::CopyOp;
+use common::plan::{CopyOp, Unpack};
 
 use crate::sandbox::{Trees, copy_op, write};
 
 fn add(sources: &[&str], destination: &str) -> CopyOp {
-    CopyOp { unpack: true, ..copy_op(sources, destination) }
+    CopyOp { unpack: Unpack::Local, ..copy_op(sources, destination) }
 }
 
 fn command(directory: &Path, line: &str) {

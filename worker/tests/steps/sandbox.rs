@@ -130,13 +130,8 @@ impl Sandbox {
             rootfs: step.mount.path().to_owned(),
             bundle,
             op: RunOp {
-                argv: argv.iter().map(|argument| (*argument).to_owned()).collect(),
-                env: Vec::new(),
-                unkeyed_env: Vec::new(),
-                working_dir: "/".into(),
-                user: String::new(),
                 network: Network::None,
-                script: None,
+                ..RunOp::new(argv.iter().map(|argument| (*argument).to_owned()).collect())
             },
             limits: Resources::default(),
         }
@@ -204,15 +199,8 @@ pub(crate) async fn run_until(
 
 /// A COPY from the context.
 pub(crate) fn copy_op(sources: &[&str], destination: &str) -> CopyOp {
-    CopyOp {
-        from: CopyFrom::Context,
-        sources: sources.iter().map(|source| (*source).to_owned()).collect(),
-        inline: Vec::new(),
-        destination: destination.to_owned(),
-        chown: None,
-        chmod: None,
-        unpack: false,
-    }
+    let sources = sources.iter().map(|source| (*source).to_owned()).collect();
+    CopyOp::new(CopyFrom::Context, sources, destination)
 }
 
 /// Two directories: a context and a root file system.

@@ -6,8 +6,8 @@ use common::cache_key::KeyBuilder;
 use common::image::{ContainerConfig, Empty, Healthcheck, HistoryEntry, ResolvedImage};
 use common::outcome::LineRange;
 use common::plan::{
-    Base, CopyFrom, CopyOp, Demand, ImageIndex, InlineFile, Network, Op, PlannedStage, RunOp,
-    SliceSelector, StageIndex, Step, WorkdirOp,
+    Base, Chmod, CopyFrom, CopyOp, Demand, ImageIndex, InlineFile, Network, Op, PlannedStage,
+    RunOp, SliceSelector, StageIndex, Step, Unpack, WorkdirOp,
 };
 use common::tree::Manifest;
 use common::{Digest, Failure, Platform};
@@ -386,7 +386,7 @@ impl<'a> Planner<'a> {
             user: work.config.user.clone(),
             network,
             script,
-            argv,
+            ..RunOp::new(argv)
         };
         let mut key = KeyBuilder::new();
         key.part("parent", work.key.to_string()).part("command", history::quoted(&op.argv));
@@ -400,7 +400,7 @@ impl<'a> Planner<'a> {
         }
         let text = history::run(&work.variables.args, &op.argv);
         work.history.push(history::entry(text, false));
-        push_step(work, spanned.lines, spanned.text.clone(), Op::Run(op), key);
+        push_step(work, spanned.lines, spanned.text.clone(), Op::Run(Box::new(op)), key);
         Ok(())
     }
 
@@ -455,8 +455,13 @@ impl<'a> Planner<'a> {
         }
         text.extend([" ", destination.as_str(), " # buildkit"]);
         work.history.push(history::entry(text, false));
-        let unpack = copy.is_add;
-        let op = CopyOp { from, sources, inline, destination, chown, chmod, unpack };
+        let op = CopyOp {
+            inline,
+            chown,
+            chmod: chmod.map(Chmod::Octal),
+            unpack: if copy.is_add { Unpack::Local } else { Unpack::Never },
+            ..CopyOp::new(from, sources, destination)
+        };
         push_step(work, spanned.lines, spanned.text.clone(), Op::Copy(op), key);
         Ok(())
     }

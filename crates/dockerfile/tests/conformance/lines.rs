@@ -1,5 +1,6 @@
 //! Lines, comments, continuations, heredocs, forms.
 
+use common::plan::Chmod;
 use dockerfile::parse;
 
 use crate::planning::{Planning, copies, last, runs};
@@ -179,7 +180,7 @@ fn other_frontends_are_refused_by_name() {
 fn flags_may_be_quoted_and_end_at_two_dashes() {
     let stage = last("FROM a\nCOPY --chown=\"1:2\" --chmod=0'755' -- file /x");
     let copy = copies(&stage)[0];
-    assert_eq!((copy.chown.as_deref(), copy.chmod), (Some("1:2"), Some(0o755)));
+    assert_eq!((copy.chown.as_deref(), &copy.chmod), (Some("1:2"), &Some(Chmod::Octal(0o755))));
     assert_eq!(copy.sources, ["/file"]);
     for (text, code) in [
         ("COPY --chown a b", "bad-flag"),

@@ -105,7 +105,7 @@ pub(crate) fn last(text: &str) -> PlannedStage {
 /// The commands of a stage.
 pub(crate) fn runs<'a>(stage: &'a PlannedStage) -> Vec<&'a RunOp> {
     let run = |step: &'a Step| match &step.op {
-        Op::Run(run) => Some(run),
+        Op::Run(run) => Some(&**run),
         _ => None,
     };
     stage.steps.iter().filter_map(run).collect()

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use common::plan::{CopyFrom, CopyOp, InlineFile, WorkdirOp};
+use common::plan::{Chmod, CopyFrom, CopyOp, InlineFile, Unpack, WorkdirOp};
 use rustix::fs::{AtFlags, Dir, FileType, OFlags, Stat, Timespec, statat};
 
 use super::destination::{self, ensure};
@@ -89,11 +89,17 @@ pub fn copy(
         stats.warnings.extend(warning);
         owner
     });
-    let rules = Rules { owner, keep_owner, mode: op.chmod };
+    let mode = match &op.chmod {
+        Some(Chmod::Octal(mode)) => Some(*mode),
+        Some(Chmod::Symbolic(text)) => return Err(CopyError::NotBuilt(format!("--chmod={text}"))),
+        None => None,
+    };
+    let rules = Rules { owner, keep_owner, mode };
     let mut copy = Copy { rules, target, stats, op };
     for pattern in &op.sources {
         let from = match &op.from {
             CopyFrom::Context => "build context",
+            CopyFrom::NamedContext { .. } => "named context",
             CopyFrom::Stage { .. } => "stage",
             CopyFrom::Image { .. } => "image",
         };
@@ -164,7 +170,7 @@ impl Copy<'_> {
         let directory = source
             .open_with(parent, OFlags::RDONLY | OFlags::DIRECTORY)
             .map_err(|error| fail(error.into()))?;
-        if self.op.unpack
+        if self.op.unpack != Unpack::Never
             && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
             && let Some(archive) = unpack::recognise(|| open_regular(&directory, name), &shown)?
         {

@@ -49,15 +49,8 @@ impl Trees {
 }
 
 fn op(sources: &[&str], destination: &str) -> CopyOp {
-    CopyOp {
-        from: CopyFrom::Context,
-        sources: sources.iter().map(|source| (*source).to_owned()).collect(),
-        inline: Vec::new(),
-        destination: destination.to_owned(),
-        chown: None,
-        chmod: None,
-        unpack: false,
-    }
+    let sources = sources.iter().map(|source| (*source).to_owned()).collect();
+    CopyOp::new(CopyFrom::Context, sources, destination)
 }
 
 /// Copies and compares one file of the result with the source it must have come from.
@@ -149,7 +142,11 @@ fn owners_and_modes_follow_chown_and_chmod() {
     trees.copy(&op(&["/d"], "/plain")).unwrap();
     let found = fs::metadata(trees.rootfs().join("plain/a")).unwrap();
     assert_eq!((found.uid(), found.gid(), found.mode() & 0o7777), (0, 0, 0o4755));
-    let owned = CopyOp { chown: Some("5:6".into()), chmod: Some(0o640), ..op(&["/d"], "/new/x") };
+    let owned = CopyOp {
+        chown: Some("5:6".into()),
+        chmod: Some(Chmod::Octal(0o640)),
+        ..op(&["/d"], "/new/x")
+    };
     trees.copy(&owned).unwrap();
     for path in ["new", "new/x", "new/x/a", "new/x/e"] {
         let found = fs::metadata(trees.rootfs().join(path)).unwrap();
@@ -203,7 +200,7 @@ fn archives_are_unpacked_by_add_and_copied_by_copy() {
         .status()
         .unwrap();
     assert!(status.success());
-    trees.copy(&CopyOp { unpack: true, ..op(&["/thing"], "/out") }).unwrap();
+    trees.copy(&CopyOp { unpack: Unpack::Local, ..op(&["/thing"], "/out") }).unwrap();
     assert_eq!(trees.read("out/f"), "source:in/f");
     assert_eq!(trees.read("out/g"), "source:in/f");
     trees.copy(&op(&["/thing"], "/copied/")).unwrap();
@@ -234,7 +231,7 @@ fn archives_cannot_write_outside() {
     header.set_cksum();
     builder.append(&header, &b"y"[..]).unwrap();
     builder.finish().unwrap();
-    let result = trees.copy(&CopyOp { unpack: true, ..op(&["/evil.tar"], "/x/") });
+    let result = trees.copy(&CopyOp { unpack: Unpack::Local, ..op(&["/evil.tar"], "/x/") });
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "{result:?}");
 }
 

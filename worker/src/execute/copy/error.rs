@@ -28,6 +28,9 @@ pub enum CopyError {
     /// `--chown` names nobody.
     #[error(transparent)]
     Owner(#[from] UnknownUser),
+    /// Something that this worker cannot do.
+    #[error("{0} is not supported by this worker")]
+    NotBuilt(String),
     /// An archive that ADD cannot unpack.
     #[error("cannot unpack {path:?}: {problem}")]
     Archive {
@@ -72,6 +75,7 @@ impl CopyError {
             Self::Destination { .. } => user("copy-destination"),
             Self::Owner(_) => user("unknown-user")
                 .with_hint("use numbers, or create the user in an earlier instruction"),
+            Self::NotBuilt(_) => user("not-supported"),
             Self::Archive { .. } => user("bad-archive")
                 .with_hint("use COPY to copy an archive without unpacking it"),
             Self::DiskFull => {
