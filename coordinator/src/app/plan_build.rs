@@ -15,7 +15,7 @@ use common::outcome::Failure;
 use common::plan::{Base, CopyFrom, Plan, PlannedStage, StageIndex, Step};
 use common::stage::{StageKind, StageState};
 use common::tree::Manifest;
-use common::{Digest, FailureClass, Platform, ProjectName, StageId};
+use common::{BuildId, Digest, FailureClass, Platform, ProjectName, StageId};
 use dockerfile::{Dockerfile, ImageFacts, Options};
 use logbus::Message;
 use oci::Reference;
@@ -76,7 +76,15 @@ pub(crate) async fn run_planner(app: Arc<App>, stop: CancellationToken) {
 
 impl App {
     async fn plan(&self, build: &ClaimedBuild, planner: Uuid) {
-        let result = match self.make_plan(build).await {
+        // Registries may be slow: the lease is kept meanwhile, and a cancelled build is let go.
+        let made = tokio::select! {
+            made = self.make_plan(build) => made,
+            () = self.keep_planning(build.id, planner) => {
+                tracing::info!(build.id = %build.id, "planning is over: the build has another state");
+                return;
+            }
+        };
+        let result = match made {
             Ok(plan) => {
                 self.metrics.plans_total.with_label_values(&["planned"]).inc();
                 self.store.save_plan(build.id, &build.project, planner, &plan).await
@@ -97,6 +105,18 @@ impl App {
         }
         self.bus.send(Message::Workers);
         self.bus.send(Message::Build(build.id));
+    }
+
+    /// Renews the planner's lease; ends when the build is not to be planned any more.
+    async fn keep_planning(&self, build: BuildId, planner: Uuid) {
+        loop {
+            tokio::time::sleep(store::PLANNER_RENEW).await;
+            match self.store.renew_planning(build, planner).await {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => tracing::debug!(%error, "the planner's lease was not renewed"),
+            }
+        }
     }
 
     async fn make_plan(&self, build: &ClaimedBuild) -> Result<NewPlan, PlanError> {

@@ -7,8 +7,10 @@ use uuid::Uuid;
 
 use crate::{Result, Store, StoreError, write};
 
-/// How long a planner may take before another one tries.
-const PLANNER_LEASE_SECS: f64 = 120.0;
+/// How long a planner may be silent before another one takes its build.
+const PLANNER_LEASE_SECS: f64 = 20.0;
+/// How often a planner says that it is still at it: three chances within its lease.
+pub const PLANNER_RENEW: std::time::Duration = std::time::Duration::from_secs(6);
 
 /// A build to store.
 #[derive(Debug, Clone)]
@@ -122,6 +124,20 @@ impl Store {
         .execute(&self.pool)
         .await?;
         if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::WrongState("build")) }
+    }
+
+    /// The planner is still at it. Returns false when the build is not its to plan any more.
+    pub async fn renew_planning(&self, build: BuildId, planner: Uuid) -> Result<bool> {
+        let done = sqlx::query!(
+            r#"update build set planner_until = now() + make_interval(secs => $3)
+               where id = $1 and state = 'planning' and planner = $2"#,
+            build.0,
+            planner,
+            PLANNER_LEASE_SECS,
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(done.rows_affected() == 1)
     }
 
     /// Gives a build back that could not be planned for a passing reason.

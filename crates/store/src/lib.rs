@@ -13,7 +13,7 @@ mod result;
 mod view;
 mod worker;
 
-pub use build::{ClaimedBuild, NewBuild, Submitted};
+pub use build::{ClaimedBuild, NewBuild, PLANNER_RENEW, Submitted};
 pub use cache::{CachedSlice, SliceKey};
 pub use log::ChunkRow;
 pub use object::{ObjectKey, ObjectRow};

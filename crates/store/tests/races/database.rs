@@ -1,0 +1,166 @@
+//! A database with builds, stages and workers in it.
+
+use common::cache_key::KeyPart;
+use common::image::{Layer, LayerOrigin};
+use common::outcome::{Failure, FailureClass, LineRange};
+use common::stage::{StageKind, StageState};
+use common::{BuildId, Digest, Lease, Platform, SessionId, StageId, WorkerId};
+use serde_json::json;
+use store::{
+    Finished, Held, NewBuild, NewEdge, NewPlan, NewStage, NewStep, Outcome, Store, Submitted,
+    SyncState, WorkerFacts,
+};
+use testkit::Postgres;
+use uuid::Uuid;
+
+/// A private server with one database, its schema in place.
+pub(crate) struct Database {
+    pub(crate) store: Store,
+    pub(crate) url: String,
+    _postgres: Postgres,
+    _directory: tempfile::TempDir,
+}
+
+/// A worker and the run of its process.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Worker {
+    pub(crate) id: WorkerId,
+    pub(crate) session: SessionId,
+}
+
+impl Database {
+    pub(crate) async fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(directory.path(), open).unwrap();
+        let postgres = Postgres::start(directory.path()).unwrap();
+        let url = postgres.database("races").unwrap();
+        let store = Store::connect(&url, 8).await.unwrap();
+        store.migrate().await.unwrap();
+        Self { store, url, _postgres: postgres, _directory: directory }
+    }
+
+    /// A build that nobody has planned.
+    pub(crate) async fn submit(&self) -> BuildId {
+        match self.store.submit_build(&new_build(None)).await.unwrap() {
+            Submitted::New(build) => build,
+            Submitted::Existing(_) => panic!("a build without a key exists"),
+        }
+    }
+
+    /// A running build of these stages.
+    pub(crate) async fn plan(&self, stages: Vec<NewStage>, edges: Vec<NewEdge>) -> BuildId {
+        let build = self.submit().await;
+        let planner = Uuid::new_v4();
+        let claimed = self.store.claim_build(planner).await.unwrap().unwrap();
+        assert_eq!(claimed.id, build);
+        let plan = NewPlan { context: None, stages, edges, warnings: Vec::new() };
+        self.store.save_plan(build, &claimed.project, planner, &plan).await.unwrap();
+        build
+    }
+
+    /// A live worker with free slots.
+    pub(crate) async fn worker(&self, name: &str) -> Worker {
+        let id = WorkerId(Uuid::now_v7());
+        let facts = WorkerFacts {
+            id,
+            name: name.to_owned(),
+            platforms: vec![Platform::host()],
+            version: "1".to_owned(),
+        };
+        self.store.enrol_worker(&facts).await.unwrap();
+        let worker = Worker { id, session: SessionId(Uuid::new_v4()) };
+        self.sync(worker, &[]).await;
+        worker
+    }
+
+    /// The worker says that it holds these stages, and runs them.
+    pub(crate) async fn sync(&self, worker: Worker, leases: &[Lease]) -> SyncState {
+        let held = |lease: &Lease| Held { lease: *lease, parked: false, wishes: Vec::new() };
+        let held: Vec<Held> = leases.iter().map(held).collect();
+        self.store.sync_worker(worker.id, worker.session, 4, 4, false, &held).await.unwrap()
+    }
+
+    pub(crate) async fn claim(&self, stage: StageId, worker: Worker) -> Option<Lease> {
+        self.store.claim_stage(stage, worker.id, worker.session).await.unwrap()
+    }
+
+    /// The state of each stage of a build.
+    pub(crate) async fn states(&self, build: BuildId) -> Vec<String> {
+        let stages = self.store.build_stages(build).await.unwrap();
+        stages.into_iter().map(|stage| stage.state).collect()
+    }
+
+    pub(crate) async fn state(&self, build: BuildId) -> String {
+        self.store.build(build).await.unwrap().state
+    }
+}
+
+pub(crate) fn new_build(request_key: Option<&str>) -> NewBuild {
+    NewBuild {
+        id: BuildId(Uuid::now_v7()),
+        project: "default".parse().unwrap(),
+        request: json!({}),
+        request_key: request_key.map(str::to_owned),
+        dockerfile: "Dockerfile".to_owned(),
+        target: None,
+    }
+}
+
+/// A stage of one step that waits for so many bases.
+pub(crate) fn stage(name: &str, bases_missing: u32) -> NewStage {
+    let state = if bases_missing == 0 { StageState::Ready } else { StageState::Waiting };
+    let step = NewStep {
+        number: 2,
+        display: format!("RUN {name}"),
+        lines: LineRange { start: 2, end: 2 },
+        key: Digest::of(name.as_bytes()),
+        key_parts: vec![KeyPart { name: "command".into(), value: name.into() }],
+        cached: false,
+    };
+    NewStage {
+        id: StageId(Uuid::now_v7()),
+        kind: StageKind::Stage,
+        label: name.to_owned(),
+        state,
+        platform: Platform::host(),
+        depth: 1,
+        bases_missing,
+        plan: json!({}),
+        first_step: 2,
+        base_layers: None,
+        make_slices: Vec::new(),
+        layers: None,
+        slices: Vec::new(),
+        steps: vec![step],
+    }
+}
+
+pub(crate) fn base_edge(consumer: &NewStage, producer: &NewStage) -> NewEdge {
+    NewEdge { consumer: consumer.id, producer: producer.id, is_base: true }
+}
+
+pub(crate) fn layer(name: &str) -> Layer {
+    let digest = Digest::of(name.as_bytes());
+    Layer {
+        diff_id: digest,
+        blob: digest,
+        size_bytes: 1,
+        media_type: String::new(),
+        origin: LayerOrigin::Farm,
+    }
+}
+
+pub(crate) fn finished(lease: Lease, outcome: Outcome) -> Finished {
+    let (timing, transfers) = (json!({}), json!([]));
+    Finished { lease, outcome, timing, transfers, uploaded_bytes: 0 }
+}
+
+pub(crate) fn succeeded(lease: Lease) -> Finished {
+    finished(lease, Outcome::Succeeded { layers: vec![layer("result")], exports: Vec::new() })
+}
+
+pub(crate) fn failed(lease: Lease, class: FailureClass, retry: bool) -> Finished {
+    let failure = Failure::new(class, "test", "it failed");
+    finished(lease, Outcome::Failed { failure, step: Some(2), retry })
+}
