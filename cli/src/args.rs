@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -18,8 +19,8 @@ pub(crate) struct Arguments {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Server {
     /// Address of the coordinator.
-    #[arg(long, global = true, env = "SLIPWAY_SERVER", default_value = "http://127.0.0.1:7878")]
-    pub(crate) server: String,
+    #[arg(long, global = true, env = "SLIPWAY_SERVER")]
+    pub(crate) server: Option<String>,
     /// Token for it.
     #[arg(long, global = true, env = "SLIPWAY_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
@@ -27,6 +28,15 @@ pub(crate) struct Server {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Start a whole farm on this machine.
+    Up(Up),
+    /// A worker of `up`.
+    #[command(hide = true)]
+    Worker {
+        /// Its configuration.
+        #[arg(long)]
+        config: PathBuf,
+    },
     /// Build a Dockerfile.
     Build(Box<Build>),
     /// Show a build.
@@ -57,6 +67,26 @@ pub(crate) enum Command {
     Builds,
     /// List the workers.
     Workers,
+}
+
+/// `slipway up`.
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// How many workers.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) workers: u32,
+    /// Stages that each worker runs at once; default: as many as there are processors.
+    #[arg(long)]
+    pub(crate) slots: Option<u32>,
+    /// Where everything is kept; default: /var/lib/slipway, or ~/.local/share/slipway.
+    #[arg(long, env = "SLIPWAY_DATA_DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Where the coordinator listens; the registry and the object store use the same interface.
+    #[arg(long, default_value = "127.0.0.1:7878")]
+    pub(crate) listen: SocketAddr,
+    /// A file with sections [runtime], [registries.…] and [log].
+    #[arg(long)]
+    pub(crate) config: Option<PathBuf>,
 }
 
 /// How progress is shown.

@@ -26,6 +26,12 @@ pub(crate) enum CliError {
     /// The build.
     #[error("{0}")]
     Failed(Box<Failure>),
+    /// The farm on this machine.
+    #[error("{0}")]
+    Farm(String),
+    /// A server of the farm on this machine.
+    #[error(transparent)]
+    Service(#[from] standalone::ServiceError),
     /// A local file.
     #[error("{path}: {message}")]
     File {
@@ -71,10 +77,11 @@ fn describe(error: &CliError) -> (String, u8) {
             (text, class.exit_code())
         }
         CliError::Client(ClientError::Unreachable { .. }) => {
-            let hint = "is the coordinator running? --server or SLIPWAY_SERVER names another one";
+            let hint = "is the coordinator running? --server or SLIPWAY_SERVER names another one; \
+                        slipway up starts a farm on this machine";
             (lines(&error.to_string(), Some(hint)), FailureClass::Infrastructure.exit_code())
         }
-        CliError::Client(_) => {
+        CliError::Client(_) | CliError::Farm(_) | CliError::Service(_) => {
             (lines(&error.to_string(), None), FailureClass::Infrastructure.exit_code())
         }
     }

@@ -5,16 +5,23 @@ mod commands;
 mod context;
 mod exit;
 mod output;
+mod up;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let arguments = args::Arguments::parse();
-    match commands::run(arguments).await {
-        Ok(code) => code,
-        Err(error) => exit::report(&error),
-    }
+    let result = match &arguments.command {
+        // A worker makes namespaces, so it has to be the only thread.
+        args::Command::Worker { config } => up::work(config),
+        _ => run(arguments),
+    };
+    result.unwrap_or_else(|error| exit::report(&error))
+}
+
+#[tokio::main]
+async fn run(arguments: args::Arguments) -> Result<ExitCode, exit::CliError> {
+    commands::run(arguments).await
 }

@@ -60,9 +60,9 @@ impl Farm {
         // Postgres runs as another user.
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(root, open)?;
-        let postgres = Postgres::start(root)?;
+        let postgres = testkit::postgres(root)?;
         let redis = Redis::start(root)?;
-        let registry = Registry::start(root)?;
+        let registry = testkit::registry(root)?;
         let is_mirror = push_base_images(registry.host())?;
         let mirrors = if is_mirror {
             format!("[registries.\"docker.io\"]\nmirrors = [\"{}\"]\n", registry.host())
@@ -199,7 +199,8 @@ impl Farm {
         what: &str,
         condition: impl Fn(&BuildView) -> bool,
     ) -> anyhow::Result<BuildView> {
-        wait_for(what, Duration::from_mins(1), || self.last_build().ok().filter(&condition))
+        let newest = || self.last_build().ok().filter(&condition);
+        Ok(wait_for(what, Duration::from_mins(1), newest)?)
     }
 
     /// The whole log of the newest build.
@@ -211,12 +212,12 @@ impl Farm {
     pub fn kill_worker(&mut self, name: &str) -> anyhow::Result<()> {
         let number: usize = name.trim_start_matches("worker-").parse()?;
         let worker = self.workers.get_mut(number - 1).context("no such worker")?;
-        worker.take().context("the worker is gone already")?.kill()
+        Ok(worker.take().context("the worker is gone already")?.kill()?)
     }
 
     /// Kills the coordinator without warning.
     pub fn kill_coordinator(&mut self) -> anyhow::Result<()> {
-        self.coordinator.take().context("the coordinator is gone already")?.kill()
+        Ok(self.coordinator.take().context("the coordinator is gone already")?.kill()?)
     }
 
     /// Starts the coordinator again.
@@ -244,25 +245,18 @@ impl Farm {
     /// Stops everything and tells what is left behind: processes and mounts that name the farm's
     /// directory.
     pub fn stop_and_list_leftovers(self) -> anyhow::Result<Vec<String>> {
-        let path = self.directory.path().display().to_string();
+        let path = self.directory.path().to_owned();
         let cgroups = self.cgroups();
         drop(self);
-        let mut left: Vec<String> = cgroups
-            .iter()
-            .filter(|cgroup| cgroup.exists())
-            .map(|cgroup| cgroup.display().to_string())
-            .collect();
-        let mounts = std::fs::read_to_string("/proc/self/mounts")?;
-        left.extend(mounts.lines().filter(|line| line.contains(&path)).map(str::to_owned));
-        for entry in std::fs::read_dir("/proc")?.flatten() {
-            let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            let command = String::from_utf8_lossy(&command).replace('\0', " ");
-            if command.contains(&path) {
-                left.push(command);
-            }
-        }
-        if Path::new(&path).exists() {
-            left.push(path);
+        let mut left = leftovers(&path)?;
+        left.extend(
+            cgroups
+                .iter()
+                .filter(|cgroup| cgroup.exists())
+                .map(|cgroup| cgroup.display().to_string()),
+        );
+        if path.exists() {
+            left.push(path.display().to_string());
         }
         Ok(left)
     }
@@ -285,6 +279,22 @@ impl Drop for Farm {
     }
 }
 
+/// Processes and mounts that name a directory.
+pub fn leftovers(directory: &Path) -> anyhow::Result<Vec<String>> {
+    let path = directory.display().to_string();
+    let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+    let mut left: Vec<String> =
+        mounts.lines().filter(|line| line.contains(&path)).map(str::to_owned).collect();
+    for entry in std::fs::read_dir("/proc")?.flatten() {
+        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        if command.contains(&path) {
+            left.push(command);
+        }
+    }
+    Ok(left)
+}
+
 fn run_coordinator(config: &Path, arguments: &[&str]) -> anyhow::Result<String> {
     let output = Command::new(program("slipway-coordinator")?)
         .args(arguments)
@@ -298,13 +308,13 @@ fn run_coordinator(config: &Path, arguments: &[&str]) -> anyhow::Result<String> 
 fn start_coordinator(root: &Path) -> anyhow::Result<Service> {
     let mut command = Command::new(program("slipway-coordinator")?);
     command.arg("serve").arg("--config").arg(root.join("coordinator.toml"));
-    Service::start("coordinator", &command, root)
+    Ok(Service::start("coordinator", &command, root)?)
 }
 
 fn start_worker(root: &Path, number: usize) -> anyhow::Result<Service> {
     let mut command = Command::new(program("slipway-worker")?);
     command.arg("run").arg("--config").arg(root.join(format!("worker-{number}.toml")));
-    Service::start(&format!("worker-{number}"), &command, root)
+    Ok(Service::start(&format!("worker-{number}"), &command, root)?)
 }
 
 fn start_s3(root: &Path) -> anyhow::Result<(Service, String)> {

@@ -4,7 +4,7 @@ mod farm;
 mod image;
 mod standins;
 
-pub use farm::{Farm, FarmOptions, Ran};
+pub use farm::{Farm, FarmOptions, Ran, leftovers};
 pub use image::{Image, run_image};
 pub use standins::push_base_images;
 

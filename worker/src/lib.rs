@@ -9,6 +9,7 @@ mod content;
 mod dispatch;
 pub mod execute;
 mod logs;
+mod program;
 pub mod rootfs;
 pub mod runtime;
 mod session;
@@ -16,3 +17,4 @@ mod transfer;
 
 pub use boot::{BootError, doctor, run};
 pub use config::Config;
+pub use program::program;

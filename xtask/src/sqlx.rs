@@ -5,14 +5,13 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, ensure};
-use testkit::Postgres;
 
 /// Makes `crates/store/.sqlx` anew from the migrations, or checks that it is as it would be made.
 pub(crate) fn run(root: &Path, check: bool) -> anyhow::Result<()> {
     let scratch = tempfile::tempdir()?;
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(scratch.path(), open)?;
-    let postgres = Postgres::start(scratch.path())?;
+    let postgres = testkit::postgres(scratch.path())?;
     let url = postgres.database("schema")?;
     let mut migrations: Vec<_> = std::fs::read_dir(root.join("migrations"))?
         .map(|entry| Ok(entry?.path()))

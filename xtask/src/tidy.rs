@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 const MAX_LINES: usize = 800;
 
 /// What each crate of ours may use, besides crates of others: ARCHITECTURE.md.
-const MAY_USE: [(&str, &[&str]); 18] = [
+const MAY_USE: [(&str, &[&str]); 19] = [
     ("common", &[]),
     ("dockerfile", &["common"]),
     ("oci", &["common"]),
@@ -23,7 +23,8 @@ const MAY_USE: [(&str, &[&str]); 18] = [
     ("logbus", &["api", "common"]),
     ("service", &[]),
     ("s3server", &["service"]),
-    ("testkit", &["common"]),
+    ("standalone", &[]),
+    ("testkit", &["common", "standalone"]),
     (
         "coordinator",
         &[
@@ -39,7 +40,24 @@ const MAY_USE: [(&str, &[&str]); 18] = [
         ],
     ),
     ("worker", &["api", "blobstore", "client", "common", "layer", "oci", "registry", "service"]),
-    ("cli", &["api", "blobstore", "client", "common", "dockerfile"]),
+    (
+        "cli",
+        &[
+            "api",
+            "blobstore",
+            "client",
+            "common",
+            "dockerfile",
+            // For the farm on one machine.
+            "coordinator",
+            "registry",
+            "s3server",
+            "service",
+            "standalone",
+            "store",
+            "worker",
+        ],
+    ),
     ("e2e", &["api", "common", "testkit"]),
     ("xtask", &["testkit"]),
 ];

@@ -1,24 +1,60 @@
-//! Choosing the command.
+//! Choosing the command and the farm.
 
 use std::process::ExitCode;
 
 use client::public::Client;
 
 use super::{build, builds, cancel, logs, show, workers};
-use crate::args::{Arguments, Command};
+use crate::args::{Arguments, Command, Server};
 use crate::exit::CliError;
+use crate::up::{self, Place};
+
+/// Where a coordinator listens when nobody says otherwise.
+const DEFAULT_SERVER: &str = "http://127.0.0.1:7878";
 
 /// Runs a command.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, CliError> {
-    let client = Client::new(&arguments.server.server, arguments.server.token.as_deref());
+    let server = arguments.server;
     match arguments.command {
-        Command::Build(arguments) => build::run(&client, &arguments).await,
-        Command::Show { build, json } => show::run(&client, &build, json).await,
-        Command::Logs { build, follow, stage } => {
-            logs::run(&client, &build, follow, stage.as_deref()).await
+        Command::Up(arguments) => up::run(&arguments).await,
+        // Needs to be the only thread: main runs it.
+        Command::Worker { config } => up::work(&config),
+        Command::Build(arguments) => {
+            let client = match farm_for_builds(&server).await? {
+                Some(place) => Client::new(&place.server, Some(&place.token)),
+                None => connect(&server),
+            };
+            build::run(&client, &arguments).await
         }
-        Command::Cancel { build } => cancel::run(&client, &build).await,
-        Command::Builds => builds::run(&client).await,
-        Command::Workers => workers::run(&client).await,
+        Command::Show { build, json } => show::run(&connect(&server), &build, json).await,
+        Command::Logs { build, follow, stage } => {
+            logs::run(&connect(&server), &build, follow, stage.as_deref()).await
+        }
+        Command::Cancel { build } => cancel::run(&connect(&server), &build).await,
+        Command::Builds => builds::run(&connect(&server)).await,
+        Command::Workers => workers::run(&connect(&server)).await,
     }
+}
+
+/// A client of the named farm; else of the one that runs on this machine.
+fn connect(server: &Server) -> Client {
+    let place = Place::read(&up::default_directory());
+    let here = place.filter(|place| {
+        server.server.as_ref().is_none_or(|named| named.trim_end_matches('/') == place.server)
+    });
+    let address = server.server.as_deref().or(here.as_ref().map(|place| place.server.as_str()));
+    let token = server.token.as_deref().or(here.as_ref().map(|place| place.token.as_str()));
+    Client::new(address.unwrap_or(DEFAULT_SERVER), token)
+}
+
+/// Where nobody named a farm and none answers, offers to start one here.
+async fn farm_for_builds(server: &Server) -> Result<Option<Place>, CliError> {
+    if server.server.is_some() || Place::read(&up::default_directory()).is_some() {
+        return Ok(None);
+    }
+    let address = DEFAULT_SERVER.trim_start_matches("http://");
+    if tokio::net::TcpStream::connect(address).await.is_ok() {
+        return Ok(None);
+    }
+    up::offer_to_start().await
 }

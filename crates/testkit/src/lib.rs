@@ -4,12 +4,9 @@
 //! stands for it; should the test itself be killed, the kernel ends the service. Start services on
 //! the thread that keeps them: the kernel watches that thread.
 
-mod postgres;
 mod process;
 mod redis;
-mod registry;
 
-pub use postgres::Postgres;
-pub use process::{Service, free_port, program, wait_for};
+pub use process::{free_port, postgres, program, registry};
 pub use redis::Redis;
-pub use registry::Registry;
+pub use standalone::{Postgres, Registry, Service, wait_for};

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::process::{Service, wait_for};
+use standalone::{Service, wait_for};
 
 /// A private server on a socket.
 #[derive(Debug)]
@@ -34,6 +34,6 @@ impl Redis {
 
     /// Kills it.
     pub fn kill(&mut self) -> anyhow::Result<()> {
-        self.service.kill()
+        Ok(self.service.kill()?)
     }
 }
