@@ -1,6 +1,7 @@
 //! `make demo`: a farm, the examples, and where the time went.
 
 use std::io::Write as _;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -17,10 +18,19 @@ const EXAMPLES: [(&str, &[&str], Option<&str>); 4] = [
     ("COPY --from=nginx:latest", &["examples/image"], Some("http {")),
 ];
 
-fn main() -> anyhow::Result<()> {
-    // The first Ctrl-C lets the farm be taken down in order; children get the signal too.
+fn main() -> anyhow::Result<ExitCode> {
+    // Ctrl-C lets the farm be taken down in order. A running build gets the signal too, and fails.
     let stopped = Arc::new(AtomicBool::new(false));
     catch_interrupts(&stopped)?;
+    let result = demonstrate(&stopped);
+    if stopped.load(Ordering::SeqCst) {
+        writeln!(std::io::stdout(), "stopped")?;
+        return Ok(ExitCode::from(130));
+    }
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+fn demonstrate(stopped: &AtomicBool) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     let start = Instant::now();
     writeln!(out, "starting Postgres, Redis, S3, a registry, a coordinator and two workers ...")?;
@@ -28,7 +38,6 @@ fn main() -> anyhow::Result<()> {
     writeln!(out, "the farm is up after {:.1} s", start.elapsed().as_secs_f64())?;
     for (number, (title, arguments, prints)) in EXAMPLES.iter().enumerate() {
         if stopped.load(Ordering::SeqCst) {
-            writeln!(out, "stopped")?;
             return Ok(());
         }
         build(&farm, &mut out, number, title, arguments, *prints)?;
