@@ -39,6 +39,8 @@ pub(crate) enum Command {
     },
     /// Build a Dockerfile.
     Build(Box<Build>),
+    /// Say what a build would do, without doing it. Takes the flags of build; outputs are not made.
+    Plan(Box<Plan>),
     /// Show a build.
     Show {
         /// Its id, the beginning of it, or `last`.
@@ -156,6 +158,19 @@ pub(crate) struct Build {
     pub(crate) project: String,
     #[command(flatten)]
     pub(crate) later: Later,
+}
+
+/// `slipway plan`.
+#[derive(Debug, Args)]
+pub(crate) struct Plan {
+    #[command(flatten)]
+    pub(crate) build: Build,
+    /// What each step's key is made of.
+    #[arg(long)]
+    pub(crate) keys: bool,
+    /// As JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Flags of `docker buildx build` that are not built yet: each is refused by name.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use api::public::v1::{ContextUpload, PackOffer};
+use api::public::v1::{ContextUpload, PackOffer, UploadTarget};
 use blobstore::scan::{Owner, Scan, Verdict, scan};
 use client::public::Client;
 use common::tree::TreePath;
@@ -56,12 +56,22 @@ fn ignore_file(context: &Path, dockerfile: &Path) -> Result<IgnoreFile, CliError
     Ok(IgnoreFile::default())
 }
 
+/// What of a context is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sent {
+    /// All that the farm lacks.
+    Everything,
+    /// The list of its files: enough for a plan.
+    Manifest,
+}
+
 /// Scans the context and sends what the farm lacks of it.
 pub(crate) async fn send(
     client: &Client,
     project: &ProjectName,
     context: &Path,
     dockerfile: &Path,
+    what: Sent,
 ) -> Result<SentContext, CliError> {
     let ignore = ignore_file(context, dockerfile)?;
     let scratch = tempfile::tempdir().map_err(|error| CliError::file(context, &error))?;
@@ -80,7 +90,7 @@ pub(crate) async fn send(
     let manifest = scratch.path().join("manifest");
     std::fs::write(&manifest, &scanned.encoded)
         .map_err(|error| CliError::file(&manifest, &error))?;
-    let sent_bytes = upload(client, project, &scanned, &manifest).await?;
+    let sent_bytes = upload(client, project, &scanned, &manifest, what).await?;
     Ok(SentContext {
         manifest: scanned.digest,
         entries: scanned.manifest.entries.len(),
@@ -105,6 +115,7 @@ async fn upload(
     project: &ProjectName,
     scanned: &Scan,
     manifest: &Path,
+    what: Sent,
 ) -> Result<u64, CliError> {
     let offer = |digest, size_bytes| PackOffer { digest, size_bytes };
     let request = ContextUpload {
@@ -117,7 +128,10 @@ async fn upload(
             .collect(),
     };
     let answer = client.negotiate(&request).await?;
-    let sent: Vec<u64> = futures_util::stream::iter(answer.missing)
+    let is_wanted =
+        |target: &UploadTarget| what == Sent::Everything || target.digest == scanned.digest;
+    let missing = answer.missing.into_iter().filter(is_wanted);
+    let sent: Vec<u64> = futures_util::stream::iter(missing)
         .map(|target| async move {
             let pack = scanned.packs.iter().find(|file| file.pack.digest == target.digest);
             let (path, size) = match pack {

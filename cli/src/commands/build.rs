@@ -4,7 +4,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
-use api::public::v1::{BuildView, LogLine};
+use api::public::v1::{BuildRequest, BuildView, LogLine, OutputRequest};
 use client::public::Client;
 use common::build::BuildState;
 use common::{BuildId, Failure, FailureClass, ProjectName};
@@ -13,12 +13,31 @@ use tokio::sync::mpsc;
 
 use super::request::{Download, outputs, request};
 use crate::args::{Build, Progress};
-use crate::context::{find_dockerfile, send};
+use crate::context::{Sent, SentContext, find_dockerfile, send};
 use crate::exit::CliError;
 use crate::output::{Display, print, table};
 
 /// Builds, and waits for the end.
 pub(crate) async fn run(client: &Client, arguments: &Build) -> Result<ExitCode, CliError> {
+    let (outputs, downloads) = outputs(arguments)?;
+    let progress = progress(arguments);
+    let mut display = Display::new(progress);
+    let (request, sent) = prepare(client, arguments, outputs, Sent::Everything).await?;
+    display.context(&sent);
+    let key = uuid::Uuid::new_v4().to_string();
+    let view = client.submit(&request, &key).await?;
+    display.submitted(&view);
+    let view = follow(client, view.id, &mut display).await?;
+    finish(client, arguments, &view, &downloads, progress).await
+}
+
+/// Sends what the farm needs of the context, and makes the request.
+pub(super) async fn prepare(
+    client: &Client,
+    arguments: &Build,
+    outputs: Vec<OutputRequest>,
+    what: Sent,
+) -> Result<(BuildRequest, SentContext), CliError> {
     if let Some(flag) = arguments.later.first() {
         return Err(CliError::usage(format!("{flag} is not supported yet")));
     }
@@ -26,7 +45,6 @@ pub(crate) async fn run(client: &Client, arguments: &Build) -> Result<ExitCode, 
         .project
         .parse()
         .map_err(|error: common::ids::InvalidProjectName| CliError::usage(error.to_string()))?;
-    let (outputs, downloads) = outputs(arguments)?;
     let context = arguments.context.as_path();
     if !context.is_dir() {
         return Err(CliError::Usage {
@@ -35,16 +53,9 @@ pub(crate) async fn run(client: &Client, arguments: &Build) -> Result<ExitCode, 
         });
     }
     let dockerfile = find_dockerfile(context, arguments.file.as_deref())?;
-    let progress = progress(arguments);
-    let mut display = Display::new(progress);
-    let sent = send(client, &project, context, &dockerfile).await?;
-    display.context(&sent);
+    let sent = send(client, &project, context, &dockerfile, what).await?;
     let request = request(arguments, project, &dockerfile, Some(sent.manifest), outputs)?;
-    let key = uuid::Uuid::new_v4().to_string();
-    let view = client.submit(&request, &key).await?;
-    display.submitted(&view);
-    let view = follow(client, view.id, &mut display).await?;
-    finish(client, arguments, &view, &downloads, progress).await
+    Ok((request, sent))
 }
 
 fn progress(arguments: &Build) -> Progress {

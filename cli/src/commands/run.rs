@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use client::public::Client;
 
-use super::{build, builds, cancel, logs, show, workers};
+use super::{build, builds, cancel, logs, plan, show, workers};
 use crate::args::{Arguments, Command, Server};
 use crate::exit::CliError;
 use crate::up::{self, Place};
@@ -26,6 +26,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, CliError> {
             };
             build::run(&client, &arguments).await
         }
+        Command::Plan(arguments) => plan::run(&connect(&server), &arguments).await,
         Command::Show { build, json } => show::run(&connect(&server), &build, json).await,
         Command::Logs { build, follow, stage } => {
             logs::run(&connect(&server), &build, follow, stage.as_deref()).await

@@ -8,6 +8,7 @@ pub(crate) mod plan_build;
 mod presign_objects;
 mod read_log;
 mod report;
+mod show_plan;
 mod state;
 mod submit_build;
 mod sync_worker;

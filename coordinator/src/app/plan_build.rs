@@ -32,8 +32,25 @@ const IMAGE_AGE_SECS: f64 = 300.0;
 /// Longest time that a planner sleeps without a wake-up.
 const IDLE: Duration = Duration::from_secs(2);
 
+/// Whether the files of the context have to be there, or its list is enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Packs {
+    /// A build follows.
+    Needed,
+    /// Nothing will run.
+    NotNeeded,
+}
+
+/// A plan, and what the cache says to it.
+pub(super) struct Prepared {
+    pub(super) plan: Plan,
+    pub(super) warnings: Vec<String>,
+    /// One for each stage, in order.
+    pub(super) decided: Vec<Decided>,
+}
+
 /// Why a plan was not made.
-enum PlanError {
+pub(super) enum PlanError {
     /// The build has failed, and this is why.
     Failed(Box<Failure>),
     /// Something of ours failed: another try may work.
@@ -121,6 +138,22 @@ impl App {
 
     async fn make_plan(&self, build: &ClaimedBuild) -> Result<NewPlan, PlanError> {
         let request: BuildRequest = serde_json::from_value(build.request.clone())?;
+        let Prepared { plan, mut warnings, decided } =
+            self.prepare(&request, Packs::Needed).await?;
+        let epoch = source_date_epoch(&request, &mut warnings);
+        let BuildSource::Context(source) = &request.source;
+        let mut stored = new_plan(&plan, &decided, targets(&request), epoch)?;
+        stored.context = source.manifest;
+        stored.warnings = warnings;
+        Ok(stored)
+    }
+
+    /// Plans a request and looks everything up in the cache.
+    pub(super) async fn prepare(
+        &self,
+        request: &BuildRequest,
+        packs: Packs,
+    ) -> Result<Prepared, PlanError> {
         let BuildSource::Context(source) = &request.source;
         let bytes = BASE64_STANDARD.decode(&source.dockerfile.content_base64).unwrap_or_default();
         let file = dockerfile::parse(&source.dockerfile.name, &bytes).map_err(join)?;
@@ -134,17 +167,12 @@ impl App {
         };
         let images = self.images(&file, &options, request.pull).await?;
         let context = match &source.manifest {
-            Some(digest) => Some(self.context(&build.project, digest).await?),
+            Some(digest) => Some(self.context(&request.project, digest, packs).await?),
             None => None,
         };
         let planned = file.plan(&options, &images, context.as_ref()).map_err(join)?;
-        let decided = self.decide(&build.project, &planned.plan, request.no_cache).await?;
-        let mut warnings = planned.warnings;
-        let epoch = source_date_epoch(&request, &mut warnings);
-        let mut plan = new_plan(&planned.plan, &decided, targets(&request), epoch)?;
-        plan.context = source.manifest;
-        plan.warnings = warnings;
-        Ok(plan)
+        let decided = self.decide(&request.project, &planned.plan, request.no_cache).await?;
+        Ok(Prepared { plan: planned.plan, warnings: planned.warnings, decided })
     }
 
     /// Looks up every image that the Dockerfile needs, once for the whole build.
@@ -194,8 +222,14 @@ impl App {
         }
     }
 
-    /// Reads the context's manifest and makes sure that all of the context has arrived.
-    async fn context(&self, project: &ProjectName, digest: &Digest) -> Result<Manifest, PlanError> {
+    /// Reads the context's manifest and, where the files are needed, makes sure that all of them
+    /// have arrived.
+    async fn context(
+        &self,
+        project: &ProjectName,
+        digest: &Digest,
+        packs: Packs,
+    ) -> Result<Manifest, PlanError> {
         let incomplete = |what: String| {
             PlanError::from(
                 Failure::new(FailureClass::User, "context-incomplete", what)
@@ -211,6 +245,9 @@ impl App {
             Err(error) => return Err(incomplete(error.to_string())),
         };
         let manifest = manifest::decode(&bytes).map_err(|error| incomplete(error.to_string()))?;
+        if packs == Packs::NotNeeded {
+            return Ok(manifest);
+        }
         let keys: Vec<ObjectKey> = manifest
             .packs
             .iter()

@@ -46,7 +46,7 @@ impl App {
 }
 
 /// Refuses what could never be planned.
-fn check(request: &BuildRequest) -> Result<(), Problem> {
+pub(super) fn check(request: &BuildRequest) -> Result<(), Problem> {
     let bad = |detail: String| Err(Problem::new(422, "bad-request", detail));
     let BuildSource::Context(source) = &request.source;
     if source.dockerfile.name.is_empty() || source.dockerfile.name.len() > 1000 {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use api::Problem;
 use api::public::v1::{
-    BuildPage, BuildRequest, BuildView, ContextNegotiation, ContextUpload, StageView, WorkerView,
+    BuildPage, BuildRequest, BuildView, ContextNegotiation, ContextUpload, PlanView, StageView,
+    WorkerView,
 };
 use axum::Json;
 use axum::extract::{Path, Query, State};
@@ -53,6 +54,20 @@ pub(super) async fn submit_build(
     let view = app.view_build(id).await?;
     let location = [(header::LOCATION, format!("/v1/builds/{id}"))];
     Ok((StatusCode::ACCEPTED, location, Json(view)))
+}
+
+/// Says what a build would do: the stages, what is cached, and what each key is made of. Nothing
+/// runs and nothing is stored; the files of the context need not be uploaded, only its manifest.
+#[utoipa::path(post, path = "/v1/plans", request_body = BuildRequest,
+    responses((status = 200, body = PlanView)), security(("token" = ["builds:write"])))]
+pub(super) async fn show_plan(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Json(request): Json<BuildRequest>,
+) -> Reply<Json<PlanView>> {
+    // Resolving images costs, and hits tell what others have built: as much as building does.
+    caller.may(Scope::BuildsWrite, &request.project)?;
+    Ok(Json(app.show_plan(&request).await?))
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]

@@ -3,6 +3,7 @@
 mod build;
 mod context;
 mod log;
+mod plan;
 mod worker;
 
 pub use build::{
@@ -11,4 +12,5 @@ pub use build::{
 };
 pub use context::{ContextNegotiation, ContextUpload, PackOffer, UploadTarget};
 pub use log::{LogLine, LogStream};
+pub use plan::{PlanView, PlannedFate, PlannedStageView, PlannedStepView};
 pub use worker::WorkerView;

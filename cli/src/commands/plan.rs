@@ -1,0 +1,127 @@
+//! `slipway plan`.
+
+use std::process::ExitCode;
+
+use api::public::v1::{PlanView, PlannedFate, PlannedStageView, PlannedStepView};
+use client::public::Client;
+
+use super::build::prepare;
+use crate::args::Plan;
+use crate::context::Sent;
+use crate::exit::CliError;
+use crate::output::print;
+
+/// Says what a build would do.
+pub(crate) async fn run(client: &Client, arguments: &Plan) -> Result<ExitCode, CliError> {
+    let (request, _) = prepare(client, &arguments.build, Vec::new(), Sent::Manifest).await?;
+    let plan = client.plan(&request).await?;
+    if arguments.json {
+        let text = serde_json::to_string_pretty(&plan);
+        print(&text.map_err(|error| CliError::Farm(error.to_string()))?);
+    }
+    if let Some(failure) = plan.failure {
+        return Err(CliError::Failed(Box::new(failure)));
+    }
+    if !arguments.json {
+        print(&describe(&plan, arguments.keys));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The plan for people.
+fn describe(plan: &PlanView, keys: bool) -> String {
+    let mut text = String::new();
+    for warning in &plan.warnings {
+        text.push_str(&format!("warning: {warning}\n"));
+    }
+    for stage in &plan.stages {
+        stage_text(&mut text, stage, keys);
+    }
+    let steps = || plan.stages.iter().flat_map(|stage| &stage.steps);
+    let count = |fate| steps().filter(|step| step.fate == fate).count();
+    let runs = plan.stages.iter().filter(|stage| stage.fate == PlannedFate::Run).count();
+    text.push_str(&match runs {
+        0 => "nothing would run".to_owned(),
+        _ => format!(
+            "{runs} of {} stages would run: {} steps, with {} more from the cache",
+            plan.stages.len(),
+            count(PlannedFate::Run),
+            count(PlannedFate::Cached)
+        ),
+    });
+    text
+}
+
+fn stage_text(text: &mut String, stage: &PlannedStageView, keys: bool) {
+    let reads = match stage.reads.as_slice() {
+        [] => String::new(),
+        labels => format!(", reads {}", labels.join(", ")),
+    };
+    let (label, word) = (&stage.label, word(stage.fate));
+    text.push_str(&format!("{word:7} {label}: from {}{reads}\n", stage.base));
+    let all = stage.steps.iter().map(|step| step.number).max().unwrap_or(1);
+    for step in &stage.steps {
+        step_text(text, step, all, keys);
+    }
+}
+
+fn step_text(text: &mut String, step: &PlannedStepView, all: u32, keys: bool) {
+    let place = format!("{}/{all}", step.number);
+    let key = step.key.short();
+    text.push_str(&format!("{:7}   {place:>5} {key}  {}\n", word(step.fate), step.display));
+    if keys {
+        for part in &step.key_parts {
+            let value = part.value.replace('\n', " ");
+            text.push_str(&format!("{:17} {}: {value}\n", "", part.name));
+        }
+    }
+}
+
+fn word(fate: PlannedFate) -> &'static str {
+    match fate {
+        PlannedFate::Cached => "cached",
+        PlannedFate::Run => "run",
+        PlannedFate::Skipped => "skipped",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::Digest;
+    use common::cache_key::KeyPart;
+    use common::outcome::LineRange;
+
+    fn step(number: u32, fate: PlannedFate, display: &str) -> PlannedStepView {
+        let lines = LineRange { start: number, end: number };
+        let key_parts = vec![KeyPart { name: "command".into(), value: "echo".into() }];
+        let (key, display) = (Digest::of(b"x"), display.to_owned());
+        PlannedStepView { number, display, lines, fate, key, key_parts }
+    }
+
+    #[test]
+    fn a_plan_says_what_would_run_and_why_it_is_looked_up_so() {
+        let stage = PlannedStageView {
+            label: "builder".into(),
+            lines: LineRange { start: 1, end: 1 },
+            platform: "linux/amd64".into(),
+            base: "golang@sha256:00".into(),
+            reads: vec!["tools".into()],
+            fate: PlannedFate::Run,
+            steps: vec![
+                step(2, PlannedFate::Cached, "WORKDIR /src"),
+                step(3, PlannedFate::Run, "RUN echo"),
+            ],
+        };
+        let plan = PlanView { failure: None, warnings: vec!["w".into()], stages: vec![stage] };
+        let key = Digest::of(b"x").short();
+        let expected = format!(
+            "warning: w\nrun     builder: from golang@sha256:00, reads tools\n\
+             cached      2/3 {key}  WORKDIR /src\n\
+             run         3/3 {key}  RUN echo\n\
+             1 of 1 stages would run: 1 steps, with 1 more from the cache"
+        );
+        assert_eq!(describe(&plan, false), expected);
+        assert!(describe(&plan, true).contains("command: echo"));
+    }
+}
