@@ -26,6 +26,15 @@ impl Problem {
             .with_hint("docs/conformance.md lists what is supported")
     }
 
+    /// A Dockerfile that is small but stands for very much.
+    pub(crate) fn too_much(message: String) -> Self {
+        Self::new(Self::TOO_MUCH, message)
+            .with_hint("use fewer or shorter variables, instructions or patterns")
+    }
+
+    /// Code of [`Problem::too_much`]; whatever comes behind it would fail alike.
+    pub(crate) const TOO_MUCH: &'static str = "plan-too-large";
+
     /// Adds "did you mean" where one of `known` is close to `word`.
     pub(crate) fn suggest<'a>(self, word: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
         match nearest(word, known) {
@@ -49,6 +58,9 @@ pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
     }
     known
         .into_iter()
+        // Cheap first: there may be as many candidates as files in a context.
+        .filter(|candidate| candidate.len().abs_diff(lower.len()) <= candidate.len().div_ceil(3))
+        .filter(|candidate| candidate.len() <= 150)
         .map(|candidate| (distance(&lower, &candidate.to_ascii_lowercase()), candidate))
         .filter(|(distance, candidate)| *distance <= candidate.len().div_ceil(3))
         .min_by_key(|(distance, _)| *distance)
@@ -89,5 +101,7 @@ mod tests {
         assert_eq!(nearest("COPPY", known), Some("COPY"));
         assert_eq!(nearest("WORKDIRR", known), Some("WORKDIR"));
         assert_eq!(nearest("XYZZY", known), None);
+        let long = "a".repeat(70_000);
+        assert_eq!(nearest("aaa", [long.as_str()]), None);
     }
 }

@@ -1,9 +1,37 @@
 //! Words: quotes, escapes, variables.
 
+use std::cell::Cell;
+
 /// Longest result of one expansion in bytes: values that contain each other grow exponentially.
 const MAX_RESULT_BYTES: usize = 1 << 20;
 /// Deepest nesting of `${a:-${b:-…}}`.
 const MAX_DEPTH: u32 = 50;
+
+/// What the expansions of one Dockerfile may cost together, in bytes and steps. Each is bounded on
+/// its own; without this a file of a few megabytes can ask for terabytes of them.
+const MAX_TOTAL_COST: u64 = 1 << 26;
+
+/// What is left of [`MAX_TOTAL_COST`].
+#[derive(Debug)]
+pub(crate) struct Budget(Cell<u64>);
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self(Cell::new(MAX_TOTAL_COST))
+    }
+}
+
+impl Budget {
+    /// What is said when nothing is left.
+    pub(crate) const SPENT: &str = "the Dockerfile expands to too much";
+
+    /// Takes away bytes or steps. Once spent it stays so.
+    pub(crate) fn charge(&self, cost: usize) -> Result<(), String> {
+        let left = self.0.get().checked_sub(cost as u64);
+        self.0.set(left.unwrap_or(0));
+        left.map(|_| ()).ok_or_else(|| Self::SPENT.to_owned())
+    }
+}
 
 /// Where values come from; `None` is unset.
 pub(crate) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -17,20 +45,36 @@ pub(crate) enum Quotes {
     Keep,
 }
 
-/// Expands one word. Names that are unset are put into `unset`.
-pub(crate) fn expand(word: &str, escape: char, lookup: Lookup<'_>) -> Result<String, String> {
-    run(word, escape, Quotes::Process, lookup)
+/// Expands one word.
+pub(crate) fn expand(
+    word: &str,
+    escape: char,
+    lookup: Lookup<'_>,
+    budget: &Budget,
+) -> Result<String, String> {
+    run(word, escape, Quotes::Process, lookup, budget)
 }
 
 /// Expands the body of a heredoc: the escape character is a backslash, quotes are text.
-pub(crate) fn expand_body(body: &str, lookup: Lookup<'_>) -> Result<String, String> {
-    run(body, '\\', Quotes::Keep, lookup)
+pub(crate) fn expand_body(
+    body: &str,
+    lookup: Lookup<'_>,
+    budget: &Budget,
+) -> Result<String, String> {
+    run(body, '\\', Quotes::Keep, lookup, budget)
 }
 
-fn run(word: &str, escape: char, quotes: Quotes, lookup: Lookup<'_>) -> Result<String, String> {
+fn run(
+    word: &str,
+    escape: char,
+    quotes: Quotes,
+    lookup: Lookup<'_>,
+    budget: &Budget,
+) -> Result<String, String> {
     let chars: Vec<char> = word.chars().collect();
-    let mut expander = Expander { chars: &chars, at: 0, escape, quotes, lookup, depth: 0 };
+    let mut expander = Expander { chars: &chars, at: 0, escape, quotes, lookup, budget, depth: 0 };
     let result = expander.until(None)?;
+    budget.charge(word.len() + result.len())?;
     Ok(result)
 }
 
@@ -40,12 +84,19 @@ struct Expander<'a> {
     escape: char,
     quotes: Quotes,
     lookup: Lookup<'a>,
+    budget: &'a Budget,
     depth: u32,
 }
 
 impl Expander<'_> {
     fn peek(&self) -> Option<char> {
         self.chars.get(self.at).copied()
+    }
+
+    fn value(&self, name: &str) -> Result<Option<String>, String> {
+        let value = (self.lookup)(name);
+        self.budget.charge(1 + value.as_ref().map_or(0, String::len))?;
+        Ok(value)
     }
 
     fn next(&mut self) -> Option<char> {
@@ -66,12 +117,9 @@ impl Expander<'_> {
                 '\'' if self.quotes == Quotes::Process => self.single_quoted(&mut result)?,
                 '"' if self.quotes == Quotes::Process => self.double_quoted(&mut result)?,
                 '$' => result.push_str(&self.variable()?),
-                _ if char == self.escape => match (self.quotes, self.next()) {
-                    (Quotes::Keep, Some(next)) if next != '$' && next != self.escape => {
-                        result.extend([char, next]);
-                    }
-                    (_, Some(next)) => result.push(next),
-                    (_, None) => result.push(char),
+                _ if char == self.escape => match self.next() {
+                    Some(next) => result.push(next),
+                    None => result.push(char),
                 },
                 _ => result.push(char),
             }
@@ -126,19 +174,30 @@ impl Expander<'_> {
                 self.depth -= 1;
                 result
             }
-            // Positional and special parameters are empty.
-            Some('0'..='9' | '@' | '*' | '#' | '?' | '-' | '$' | '!') => {
-                self.at += 1;
-                Ok(String::new())
-            }
             _ => {
+                // Positional and special parameters are empty.
+                if self.parameter().is_some() {
+                    return Ok(String::new());
+                }
                 let name = self.name();
                 if name.is_empty() {
                     return Ok("$".to_owned());
                 }
-                Ok((self.lookup)(&name).unwrap_or_default())
+                Ok(self.value(&name)?.unwrap_or_default())
             }
         }
+    }
+
+    /// A positional parameter, all its digits, or a special one.
+    fn parameter(&mut self) -> Option<String> {
+        let start = self.at;
+        while self.peek().is_some_and(|char| char.is_ascii_digit()) {
+            self.at += 1;
+        }
+        if self.at == start && matches!(self.peek()?, '@' | '*' | '#' | '?' | '-' | '$' | '!') {
+            self.at += 1;
+        }
+        (self.at > start).then(|| self.chars[start..self.at].iter().collect())
     }
 
     fn name(&mut self) -> String {
@@ -158,28 +217,28 @@ impl Expander<'_> {
     fn braced(&mut self) -> Result<String, String> {
         let mut name = self.name();
         if name.is_empty() {
-            match self.next() {
-                Some(char @ ('0'..='9' | '@' | '*' | '#' | '?' | '-' | '$' | '!')) => {
-                    name.push(char);
-                }
-                Some(_) => return Err("syntax error: bad substitution".to_owned()),
-                None => return Err("syntax error: missing '}'".to_owned()),
-            }
+            name = match (self.parameter(), self.peek()) {
+                (Some(parameter), _) => parameter,
+                (None, Some(_)) => return Err("syntax error: bad substitution".to_owned()),
+                (None, None) => return Err("syntax error: missing '}'".to_owned()),
+            };
         }
-        let value = (self.lookup)(&name);
+        let value = self.value(&name)?;
         match self.next() {
             Some('}') => Ok(value.unwrap_or_default()),
             Some(':') => {
                 let modifier = self.next().ok_or("syntax error: missing '}'")?;
-                self.modified(&name, value.filter(|value| !value.is_empty()), modifier, true)
+                let problem = if value.is_some() { "empty" } else { "unset" };
+                let value = value.filter(|value| !value.is_empty());
+                self.modified(&name, value, modifier, problem)
             }
-            Some(modifier @ ('-' | '+' | '?')) => self.modified(&name, value, modifier, false),
+            Some(modifier @ ('-' | '+' | '?')) => self.modified(&name, value, modifier, "unset"),
             Some(side @ ('#' | '%')) => {
                 let longest = self.peek() == Some(side);
                 self.at += usize::from(longest);
                 let pattern = self.pattern('}')?;
                 self.close()?;
-                Ok(trim(&value.unwrap_or_default(), &pattern, side, longest))
+                trim(&value.unwrap_or_default(), &pattern, side, longest, self.budget)
             }
             Some('/') => {
                 let all = self.peek() == Some('/');
@@ -190,7 +249,7 @@ impl Expander<'_> {
                 }
                 let replacement = self.until(Some('}'))?;
                 self.close()?;
-                Ok(replace(&value.unwrap_or_default(), &pattern, &replacement, all))
+                replace(&value.unwrap_or_default(), &pattern, &replacement, all, self.budget)
             }
             Some(other) => Err(format!("unsupported modifier ({other}) in substitution")),
             None => Err("syntax error: missing '}'".to_owned()),
@@ -209,7 +268,7 @@ impl Expander<'_> {
         name: &str,
         value: Option<String>,
         modifier: char,
-        colon: bool,
+        problem: &str,
     ) -> Result<String, String> {
         if !['-', '+', '?'].contains(&modifier) {
             return Err(format!("unsupported modifier (:{modifier}) in substitution"));
@@ -221,15 +280,13 @@ impl Expander<'_> {
             ('+', Some(_)) => Ok(word),
             ('+', None) => Ok(String::new()),
             (_, Some(value)) => Ok(value),
-            (_, None) if word.is_empty() => {
-                let problem = if colon { "unset or empty" } else { "unset" };
-                Err(format!("{name}: is not allowed to be {problem}"))
-            }
+            (_, None) if word.is_empty() => Err(format!("{name}: is not allowed to be {problem}")),
             (_, None) => Err(format!("{name}: {word}")),
         }
     }
 
-    /// A pattern up to `stop` or the closing brace, both left; escapes stay for the matcher.
+    /// A pattern up to `stop` or the closing brace, both left; quotes vanish, escapes stay for the
+    /// matcher.
     fn pattern(&mut self, stop: char) -> Result<Vec<char>, String> {
         let mut pattern = Vec::new();
         while let Some(char) = self.peek() {
@@ -239,6 +296,16 @@ impl Expander<'_> {
                 '$' => {
                     self.at += 1;
                     pattern.extend(self.variable()?.chars());
+                    continue;
+                }
+                '\'' | '"' if self.quotes == Quotes::Process => {
+                    self.at += 1;
+                    let mut quoted = String::new();
+                    match char {
+                        '"' => self.double_quoted(&mut quoted)?,
+                        _ => self.single_quoted(&mut quoted)?,
+                    }
+                    pattern.extend(quoted.chars());
                     continue;
                 }
                 '\\' => {
@@ -259,75 +326,134 @@ fn unclosed(quote: &str) -> String {
 }
 
 /// Removes what matches from one end.
-fn trim(value: &str, pattern: &[char], side: char, longest: bool) -> String {
-    let chars: Vec<char> = value.chars().collect();
-    let lengths: Vec<usize> =
-        if longest { (0..=chars.len()).rev().collect() } else { (0..=chars.len()).collect() };
-    for length in lengths {
-        let (cut, rest) = match side {
-            '#' => (&chars[..length], &chars[length..]),
-            _ => (&chars[chars.len() - length..], &chars[..chars.len() - length]),
-        };
-        if glob(pattern, cut) {
-            return rest.iter().collect();
-        }
+fn trim(
+    value: &str,
+    pattern: &[char],
+    side: char,
+    longest: bool,
+    budget: &Budget,
+) -> Result<String, String> {
+    let mut chars: Vec<char> = value.chars().collect();
+    let mut steps = steps(pattern);
+    // From the right both are read backwards.
+    if side == '%' {
+        chars.reverse();
+        steps.reverse();
     }
-    value.to_owned()
+    let Some(length) = match_length(&steps, &chars, longest, budget)? else {
+        return Ok(value.to_owned());
+    };
+    let mut rest = chars.split_off(length);
+    if side == '%' {
+        rest.reverse();
+    }
+    Ok(rest.into_iter().collect())
 }
 
 /// Replaces the first or every longest match.
-fn replace(value: &str, pattern: &[char], replacement: &str, all: bool) -> String {
+fn replace(
+    value: &str,
+    pattern: &[char],
+    replacement: &str,
+    all: bool,
+    budget: &Budget,
+) -> Result<String, String> {
     let chars: Vec<char> = value.chars().collect();
+    let steps = steps(pattern);
     let mut result = String::new();
     let mut at = 0;
-    let mut done = pattern.is_empty();
+    let mut done = steps.is_empty();
     while at < chars.len() {
-        let end = (at + 1..=chars.len()).rev().find(|end| !done && glob(pattern, &chars[at..*end]));
-        match end {
-            Some(end) if result.len() < MAX_RESULT_BYTES => {
+        let length = if done { None } else { match_length(&steps, &chars[at..], true, budget)? };
+        let length = length.filter(|length| *length > 0);
+        match length {
+            Some(length) => {
                 result.push_str(replacement);
-                at = end;
+                at += length;
                 done = !all;
             }
-            _ => {
+            None => {
                 result.push(chars[at]);
                 at += 1;
             }
         }
-    }
-    result
-}
-
-/// Whether a shell pattern (`*`, `?`, `\x`) matches all of `text`.
-fn glob(pattern: &[char], text: &[char]) -> bool {
-    let (mut p, mut t) = (0, 0);
-    let mut star: Option<(usize, usize)> = None;
-    loop {
-        let step = match pattern.get(p) {
-            Some('*') => {
-                star = Some((p + 1, t));
-                p += 1;
-                continue;
-            }
-            Some('?') if t < text.len() => Some(1),
-            Some('\\') if pattern.len() > p + 1 => (text.get(t) == pattern.get(p + 1)).then_some(2),
-            Some(char) => (text.get(t) == Some(char)).then_some(1),
-            None if t == text.len() => return true,
-            None => None,
-        };
-        match (step, star) {
-            (Some(used), _) => {
-                p += used;
-                t += 1;
-            }
-            (None, Some((after, swallowed))) if swallowed < text.len() => {
-                star = Some((after, swallowed + 1));
-                p = after;
-                t = swallowed + 1;
-            }
-            _ => return false,
+        if result.len() > MAX_RESULT_BYTES {
+            return Err(format!("the expansion is longer than {MAX_RESULT_BYTES} bytes"));
         }
     }
+    Ok(result)
+}
+
+/// One part of a shell pattern.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum GlobStep {
+    /// `*`
+    Many,
+    /// `?`
+    One,
+    /// Itself.
+    Just(char),
+}
+
+fn steps(pattern: &[char]) -> Vec<GlobStep> {
+    let mut steps = Vec::new();
+    let mut chars = pattern.iter().copied();
+    while let Some(char) = chars.next() {
+        steps.push(match char {
+            '*' => GlobStep::Many,
+            '?' => GlobStep::One,
+            '\\' => GlobStep::Just(chars.next().unwrap_or('\\')),
+            char => GlobStep::Just(char),
+        });
+    }
+    steps
+}
+
+/// How much of the beginning of `text` the pattern matches: all places of the pattern that are
+/// possible are followed at once, so that no pattern takes more than its length times the text's.
+fn match_length(
+    steps: &[GlobStep],
+    text: &[char],
+    longest: bool,
+    budget: &Budget,
+) -> Result<Option<usize>, String> {
+    let mut places = vec![0];
+    let mut found = None;
+    for length in 0..=text.len() {
+        let mut at = 0;
+        // A star may also match nothing.
+        while let Some(&place) = places.get(at) {
+            if steps.get(place) == Some(&GlobStep::Many) && !places.contains(&(place + 1)) {
+                places.push(place + 1);
+            }
+            at += 1;
+        }
+        budget.charge(4 * places.len() * places.len())?;
+        if places.contains(&steps.len()) {
+            found = Some(length);
+            if !longest {
+                break;
+            }
+        }
+        let Some(char) = text.get(length) else { break };
+        let mut next: Vec<usize> = Vec::new();
+        for place in places {
+            let moved = match steps.get(place) {
+                Some(GlobStep::Many) => place,
+                Some(GlobStep::One) => place + 1,
+                Some(GlobStep::Just(wanted)) if wanted == char => place + 1,
+                _ => continue,
+            };
+            if !next.contains(&moved) {
+                next.push(moved);
+            }
+        }
+        if next.is_empty() {
+            break;
+        }
+        places = next;
+    }
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -371,16 +497,27 @@ mod tests {
             ("${path//l/L}", "/usr/LocaL/Lib.tar.gz"),
             ("${path//\\//-}", "-usr-local-lib.tar.gz"),
             ("$1$@$?", ""),
+            ("$10x${12}", "x"),
+            ("${path#'/usr'}", "/local/lib.tar.gz"),
+            ("${path/*/x}", "x"),
+            ("${path##nothing}", "/usr/local/lib.tar.gz"),
             ("$", "$"),
             ("100%", "100%"),
             ("${a:?needed}", "value"),
         ] {
-            assert_eq!(expand(word, '\\', &lookup).as_deref(), Ok(expected), "{word}");
+            assert_eq!(
+                expand(word, '\\', &lookup, &Budget::default()).as_deref(),
+                Ok(expected),
+                "{word}"
+            );
         }
-        assert_eq!(expand("C:\\x\\$a", '`', &lookup).as_deref(), Ok("C:\\x\\value"));
         assert_eq!(
-            expand_body("'$a' \\$a \"x\" \\n", &lookup).as_deref(),
-            Ok("'value' $a \"x\" \\n")
+            expand("C:\\x\\$a", '`', &lookup, &Budget::default()).as_deref(),
+            Ok("C:\\x\\value")
+        );
+        assert_eq!(
+            expand_body("'$a' \\$a \"x\" \\\\ \\\n", &lookup, &Budget::default()).as_deref(),
+            Ok("'value' $a \"x\" \\ \n")
         );
     }
 
@@ -392,13 +529,35 @@ mod tests {
             ("${a:Y}", "unsupported modifier (:Y)"),
             ("${none:?must be set}", "none: must be set"),
             ("${none?}", "is not allowed to be unset"),
+            ("${none:?}", "is not allowed to be unset"),
+            ("${empty:?}", "is not allowed to be empty"),
             ("'x", "matching single-quote"),
             ("\"x", "matching double-quote"),
         ] {
-            let error = expand(word, '\\', &lookup).unwrap_err();
+            let error = expand(word, '\\', &lookup, &Budget::default()).unwrap_err();
             assert!(error.contains(part), "{word}: {error}");
         }
         let deep = "${x:-".repeat(10_000);
-        assert!(expand(&deep, '\\', &lookup).is_err());
+        assert!(expand(&deep, '\\', &lookup, &Budget::default()).is_err());
+    }
+
+    #[test]
+    fn patterns_on_long_values_end_soon() {
+        let value = "ab".repeat(100_000);
+        let lookup = |_: &str| Some(value.clone());
+        for word in ["${v//a*c/x}", "${v//a?*b*c*/x}", "${v%%*c*b*c}", "${v##*a*a*a*c}"] {
+            let budget = Budget::default();
+            // Either an answer or a refusal, but within the budget.
+            if let Err(error) = expand(word, '\\', &lookup, &budget) {
+                assert_eq!(error, Budget::SPENT, "{word}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_spent_budget_stays_spent() {
+        let budget = Budget::default();
+        assert!(budget.charge(usize::MAX).is_err());
+        assert!(budget.charge(1).is_err());
     }
 }

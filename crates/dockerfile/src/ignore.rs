@@ -1,7 +1,8 @@
 //! `.dockerignore`.
 //!
 //! One pattern a line; `#` in the first column begins a comment; `!` takes back; the last line that
-//! matches wins. `*`, `?` and classes stay within one component, `**` is any number of components.
+//! matches wins. `*` and `?` stay within one component, `[…]` is one character, `**` is any number
+//! of components, also where it is glued to other text: `**.log` is every path that ends so.
 //! A pattern that matches a directory matches all below it.
 
 use common::{Failure, FailureClass};
@@ -18,7 +19,29 @@ pub struct IgnoreFile {
 #[derive(Debug, Clone)]
 struct Pattern {
     negated: bool,
-    parts: Vec<String>,
+    tokens: Vec<Token>,
+    /// The pattern as text where it has no wildcard: most have none, and comparing is quick.
+    literal: Option<String>,
+}
+
+/// One part of a pattern. A match follows every possible place of it at once, so that its time
+/// grows with the product of the lengths and no pattern is slow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Token {
+    /// Itself.
+    Just(char),
+    /// `?`
+    One,
+    /// `*`
+    Many,
+    /// `[…]`
+    Class { negated: bool, ranges: Vec<(char, char)> },
+    /// `**` before other text: nothing, or the [`Token::Directories`] that follow.
+    MaybeDirectories,
+    /// Anything that ends with a slash; always behind [`Token::MaybeDirectories`].
+    Directories,
+    /// `**` at the end: anything.
+    Anything,
 }
 
 impl IgnoreFile {
@@ -40,15 +63,20 @@ impl IgnoreFile {
             if line.is_empty() {
                 return Err(fail("illegal exclusion pattern: \"!\"".to_owned()));
             }
-            let parts = clean(line);
+            let cleaned = clean(line);
             // `.` and `/` name the context itself, which cannot be excluded.
-            if parts.is_empty() {
+            if cleaned.is_empty() {
                 continue;
             }
-            if parts.iter().any(|part| !is_well_formed(part)) {
+            let Some(tokens) = tokens(&cleaned) else {
                 return Err(fail(format!("syntax error in pattern: {line:?}")));
-            }
-            patterns.push(Pattern { negated, parts });
+            };
+            let plain = |token: &Token| match token {
+                Token::Just(char) => Some(*char),
+                _ => None,
+            };
+            let literal = tokens.iter().map(plain).collect();
+            patterns.push(Pattern { negated, tokens, literal });
             if patterns.len() > MAX_PATTERNS {
                 return Err(fail(format!("more than {MAX_PATTERNS} patterns")));
             }
@@ -58,12 +86,9 @@ impl IgnoreFile {
 
     /// Whether the file or directory at `path` (relative, `/` between components) is left out.
     pub fn is_ignored(&self, path: &str) -> bool {
-        let components: Vec<&str> = path.split('/').collect();
         let mut ignored = false;
         for pattern in &self.patterns {
-            if pattern.negated == ignored
-                && (1..=components.len()).any(|end| matches(&pattern.parts, &components[..end]))
-            {
+            if pattern.negated == ignored && pattern.run(path).0 {
                 ignored = !pattern.negated;
             }
         }
@@ -72,81 +97,163 @@ impl IgnoreFile {
 
     /// Whether something below an ignored directory may be taken back by a `!` line.
     pub fn may_include_below(&self, directory: &str) -> bool {
-        let components: Vec<&str> = directory.split('/').collect();
-        self.patterns
-            .iter()
-            .any(|pattern| pattern.negated && could_match_below(&pattern.parts, &components))
+        let below = format!("{directory}/");
+        self.patterns.iter().any(|pattern| pattern.negated && pattern.run(&below).1)
     }
 }
 
-/// The components of a cleaned path: no empty ones, no `.`, `..` resolved.
-fn clean(path: &str) -> Vec<String> {
-    let mut parts: Vec<String> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
+impl Pattern {
+    /// Whether the path or a directory that holds it matches, and whether a path could that goes on
+    /// where this one ends.
+    fn run(&self, path: &str) -> (bool, bool) {
+        if let Some(literal) = &self.literal {
+            let rest = path.strip_prefix(literal.as_str());
+            let matches = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+            return (matches, literal.starts_with(path));
+        }
+        let end = self.tokens.len();
+        let mut places = vec![false; end + 1];
+        places[0] = true;
+        self.skip(&mut places);
+        for char in path.chars() {
+            if char == '/' && places[end] {
+                return (true, false);
             }
-            part => parts.push(part.to_owned()),
+            let mut next = vec![false; end + 1];
+            for (place, token) in self.tokens.iter().enumerate() {
+                if !places[place] {
+                    continue;
+                }
+                match token {
+                    Token::Just(wanted) => next[place + 1] |= *wanted == char,
+                    Token::One => next[place + 1] |= char != '/',
+                    Token::Many => next[place] |= char != '/',
+                    Token::Class { negated, ranges } => {
+                        let found = ranges.iter().any(|(low, high)| (low..=high).contains(&&char));
+                        next[place + 1] |= found != *negated;
+                    }
+                    Token::MaybeDirectories => {}
+                    Token::Directories => {
+                        next[place] = true;
+                        next[place + 1] |= char == '/';
+                    }
+                    Token::Anything => next[place] = true,
+                }
+            }
+            places = next;
+            self.skip(&mut places);
+            if !places.contains(&true) {
+                return (false, false);
+            }
+        }
+        (places[end], true)
+    }
+
+    /// Adds the places that are reached without a character.
+    fn skip(&self, places: &mut [bool]) {
+        for (place, token) in self.tokens.iter().enumerate() {
+            if places[place] {
+                match token {
+                    Token::Many | Token::Anything => places[place + 1] = true,
+                    Token::MaybeDirectories => {
+                        places[place + 1] = true;
+                        places[place + 2] = true;
+                    }
+                    _ => {}
+                }
+            }
         }
     }
-    parts
 }
 
-fn is_well_formed(part: &str) -> bool {
-    let mut chars = part.chars().peekable();
-    while let Some(char) = chars.next() {
+/// The tokens of a cleaned pattern; `None` where a class or an escape is not complete.
+fn tokens(pattern: &str) -> Option<Vec<Token>> {
+    let chars: Vec<char> = pattern.chars().collect();
+    let is_wild = |char: &char| matches!(char, '*' | '?' | '[' | '\\');
+    // `**` and then plain text: every path that ends so, whatever stands before it.
+    if let Some(suffix) = pattern.strip_prefix("**")
+        && !suffix.starts_with('/')
+        && !chars[2..].iter().any(is_wild)
+    {
+        let rest = suffix.chars().map(Token::Just);
+        return Some([Token::Anything].into_iter().chain(rest).collect());
+    }
+    let mut tokens = Vec::new();
+    let mut at = 0;
+    while let Some(&char) = chars.get(at) {
+        at += 1;
         match char {
-            '\\' if chars.next().is_none() => return false,
-            '[' => {
-                let mut closed = false;
-                let mut length = 0;
-                while let Some(char) = chars.next() {
-                    match char {
-                        ']' if length > 0 => {
-                            closed = true;
-                            break;
-                        }
-                        '\\' => {
-                            chars.next();
-                        }
-                        _ => {}
-                    }
-                    length += usize::from(!(length == 0 && char == '^'));
+            '*' if chars.get(at) == Some(&'*') => {
+                at += 1;
+                at += usize::from(chars.get(at) == Some(&'/'));
+                if at == chars.len() {
+                    tokens.push(Token::Anything);
+                } else {
+                    tokens.extend([Token::MaybeDirectories, Token::Directories]);
                 }
-                if !closed {
-                    return false;
-                }
+            }
+            '*' => tokens.push(Token::Many),
+            '?' => tokens.push(Token::One),
+            '[' => tokens.push(class(&chars, &mut at)?),
+            '\\' => {
+                tokens.push(Token::Just(*chars.get(at)?));
+                at += 1;
+            }
+            char => tokens.push(Token::Just(char)),
+        }
+    }
+    Some(tokens)
+}
+
+/// A class, from behind its opening bracket.
+fn class(chars: &[char], at: &mut usize) -> Option<Token> {
+    let negated = chars.get(*at) == Some(&'^');
+    *at += usize::from(negated);
+    let mut ranges = Vec::new();
+    let member = |at: &mut usize| {
+        let mut char = *chars.get(*at)?;
+        match char {
+            '-' | ']' => return None,
+            '\\' => {
+                *at += 1;
+                char = *chars.get(*at)?;
             }
             _ => {}
         }
+        *at += 1;
+        Some(char)
+    };
+    while ranges.is_empty() || chars.get(*at)? != &']' {
+        let low = member(at)?;
+        let mut high = low;
+        if chars.get(*at)? == &'-' {
+            *at += 1;
+            high = member(at)?;
+        }
+        ranges.push((low, high));
     }
-    true
+    *at += 1;
+    Some(Token::Class { negated, ranges })
 }
 
-fn matches(pattern: &[String], path: &[&str]) -> bool {
-    match pattern.split_first() {
-        None => path.is_empty(),
-        Some((first, rest)) if first == "**" => {
-            (0..=path.len()).any(|skip| matches(rest, &path[skip..]))
-        }
-        Some((first, rest)) => path
-            .split_first()
-            .is_some_and(|(name, below)| component(first, name) && matches(rest, below)),
-    }
-}
-
-/// Whether the pattern could match something below the directory.
-fn could_match_below(pattern: &[String], directory: &[&str]) -> bool {
-    match (pattern.split_first(), directory.split_first()) {
-        (None, _) => false,
-        (Some(_), None) => true,
-        (Some((first, _)), _) if first == "**" => true,
-        (Some((first, rest)), Some((name, below))) => {
-            component(first, name) && could_match_below(rest, below)
+/// A cleaned pattern: no empty component, no `.`, `..` resolved where something stands before it,
+/// no slash at either end. Empty for the context itself.
+fn clean(path: &str) -> String {
+    let rooted = path.starts_with('/');
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if parts.last().is_some_and(|last| *last != "..") => {
+                parts.pop();
+            }
+            // Above the context nothing can match.
+            ".." if !rooted => parts.push(".."),
+            ".." => {}
+            part => parts.push(part),
         }
     }
+    parts.join("/")
 }
 
 /// One component: `*`, `?`, `[…]`, `\x`; `**` inside a component is `*`.
@@ -239,6 +346,26 @@ mod tests {
         check("[ab]?", "ax", true);
         check("[^ab]?", "ax", false);
         check(".", "a", false);
+        check("[a-c]x", "bx", true);
+        check("a**z", "az", true);
+        check("a**z", "ab/z", true);
+        check("a**z", "abz", false);
+        check("a**", "abc/d", true);
+        check("a/**", "a", false);
+        check("a/**", "a/b", true);
+        check("**.log", "x/y.log", true);
+        check("**.log", "y.log", true);
+        check("**.log", "y.logs", false);
+        check("**/y", "a/b/y/z", true);
+        check("**/y", "xy", false);
+        check("**", "a/b", true);
+        check("**/**", "a", true);
+        check("../a", "a", false);
+        check("/../a", "a", true);
+        check("a\\*", "a*", true);
+        check("a\\*", "ab", false);
+        check("dir/*\n!dir/a*/keep", "dir/ab/keep", false);
+        check("dir/*\n!dir/a*/keep", "dir/ab/drop", true);
         check("node_modules\n!node_modules/keep", "node_modules/keep/x", false);
     }
 
@@ -251,12 +378,23 @@ mod tests {
         assert!(file.may_include_below("a/b"));
         assert!(!file.may_include_below("x"));
         assert!(!file.may_include_below("a/b/c/d"));
+        let file = IgnoreFile::parse(b"*\n!a**z").unwrap();
+        assert!(file.may_include_below("ab/c"));
+        assert!(!file.may_include_below("b"));
     }
 
     #[test]
     fn bad_patterns_are_errors() {
-        for file in ["!", "a[", "a\\", "[^"] {
+        for file in ["!", "a[", "a\\", "[^", "[]a]", "[a-]", "[-a]"] {
             assert!(IgnoreFile::parse(file.as_bytes()).is_err(), "{file}");
         }
+    }
+
+    #[test]
+    fn no_pattern_is_slow() {
+        let file = IgnoreFile::parse(format!("{}z", "**/a".repeat(300)).as_bytes()).unwrap();
+        assert!(!file.is_ignored(&"a/b/".repeat(500)));
+        let file = IgnoreFile::parse(format!("{}z", "*a".repeat(100)).as_bytes()).unwrap();
+        assert!(!file.is_ignored(&"a".repeat(250)));
     }
 }

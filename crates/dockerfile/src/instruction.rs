@@ -3,6 +3,7 @@
 use common::outcome::LineRange;
 
 use crate::diagnostic::Problem;
+use crate::expand::{Budget, expand};
 use crate::source::{Heredoc, Logical};
 
 /// Every keyword.
@@ -87,6 +88,8 @@ pub(crate) struct Copy {
     pub(crate) from: Option<String>,
     pub(crate) chown: Option<String>,
     pub(crate) chmod: Option<String>,
+    /// ADD: whether local archives are unpacked.
+    pub(crate) unpack: bool,
     pub(crate) unsupported: Option<String>,
 }
 
@@ -249,7 +252,19 @@ fn run(flags: &mut Flags, rest: &str, line: &Logical) -> Result<Run, Problem> {
             Problem::new("bad-flag-value", message).suggest(mode, ["default", "none", "host"])
         );
     }
-    let unsupported = flags.unsupported("RUN", &["mount", "security", "device"]);
+    if let Some(mode) = flags.value("security")?
+        && mode != "sandbox"
+    {
+        if mode != "insecure" {
+            let message = format!("security {mode:?} is not valid");
+            return Err(
+                Problem::new("bad-flag-value", message).suggest(&mode, ["sandbox", "insecure"])
+            );
+        }
+        flags.flags.push(("security".to_owned(), Some(mode)));
+    }
+    let later = [("mount", Takes::Many), ("security", Takes::One), ("device", Takes::Many)];
+    let unsupported = flags.unsupported("RUN", &later)?;
     let command = command(rest)?;
     Ok(Run { command, heredocs: line.heredocs.clone(), network, unsupported })
 }
@@ -257,11 +272,15 @@ fn run(flags: &mut Flags, rest: &str, line: &Logical) -> Result<Run, Problem> {
 fn copy(flags: &mut Flags, keyword: &str, rest: &str, line: &Logical) -> Result<Copy, Problem> {
     let from = if keyword == "COPY" { flags.value("from")? } else { None };
     let (chown, chmod) = (flags.value("chown")?, flags.value("chmod")?);
-    let later: &[&str] = match keyword {
-        "COPY" => &["link", "parents", "exclude"],
-        _ => &["link", "exclude", "checksum", "keep-git-dir", "unpack"],
+    let is_add = keyword == "ADD";
+    let unpack = is_add && flags.boolean("unpack")?.unwrap_or(true);
+    let own = if is_add {
+        [("checksum", Takes::One), ("keep-git-dir", Takes::YesNo)].as_slice()
+    } else {
+        [("parents", Takes::YesNo)].as_slice()
     };
-    let unsupported = flags.unsupported(keyword, later);
+    let later = [&[("link", Takes::YesNo), ("exclude", Takes::Many)], own].concat();
+    let unsupported = flags.unsupported(keyword, &later)?;
     let mut all = match json_list(rest)? {
         Some(list) => list,
         None => words(rest),
@@ -281,31 +300,28 @@ fn copy(flags: &mut Flags, keyword: &str, rest: &str, line: &Logical) -> Result<
         return Err(Problem::new("bad-destination", message));
     }
     let sources: Vec<String> = all.into_iter().filter(|word| !is_heredoc(word)).collect();
-    let remote = |source: &&String| source.contains("://") || source.starts_with("git@");
-    if let Some(source) = sources.iter().find(remote) {
-        if keyword == "COPY" {
-            return Err(Problem::new(
-                "bad-source",
-                format!("source can't be a URL for COPY: {source}"),
-            )
-            .with_hint("ADD takes URLs"));
+    for source in &sources {
+        // What ADD takes is refused by name where the stage is needed.
+        if !is_add {
+            check_source(is_add, source)?;
         }
-        let unsupported = Some("ADD of URLs and git repositories".to_owned());
-        let heredocs = line.heredocs.clone();
-        return Ok(Copy {
-            is_add: true,
-            sources,
-            heredocs,
-            destination,
-            from,
-            chown,
-            chmod,
-            unsupported,
-        });
     }
     let heredocs = line.heredocs.clone();
-    let is_add = keyword == "ADD";
-    Ok(Copy { is_add, sources, heredocs, destination, from, chown, chmod, unsupported })
+    Ok(Copy { is_add, sources, heredocs, destination, from, chown, chmod, unpack, unsupported })
+}
+
+/// A source has to be a path; only ADD takes others, later.
+pub(crate) fn check_source(is_add: bool, source: &str) -> Result<(), Problem> {
+    let schemes = ["http://", "https://", "git://", "ssh://", "git@"];
+    if !schemes.iter().any(|scheme| source.starts_with(scheme)) {
+        return Ok(());
+    }
+    if is_add {
+        return Err(Problem::unsupported("ADD of URLs and git repositories"));
+    }
+    let what = if source.starts_with("http") { "a URL" } else { "a git ref" };
+    let message = format!("source can't be {what} for COPY: {source}");
+    Err(Problem::new("bad-source", message).with_hint("ADD takes URLs"))
 }
 
 fn health(flags: &mut Flags, rest: &str) -> Result<Option<Health>, Problem> {
@@ -351,6 +367,9 @@ fn duration(text: &str) -> Option<i64> {
     if rest == "0" {
         return Some(0);
     }
+    if rest.is_empty() {
+        return None;
+    }
     while !rest.is_empty() {
         let end = rest.find(|char: char| !char.is_ascii_digit() && char != '.')?;
         let number: f64 = rest[..end].parse().ok()?;
@@ -368,8 +387,8 @@ fn duration(text: &str) -> Option<i64> {
         rest = &rest[unit.len()..];
         total += number * nanos;
     }
-    #[expect(clippy::cast_possible_truncation, reason = "out of range saturates")]
-    (total > 0.0).then_some(total as i64)
+    #[expect(clippy::cast_possible_truncation, reason = "the range was checked")]
+    (total < 9.2e18).then_some(total as i64)
 }
 
 fn on_build(rest: &str, line: &Logical) -> Result<String, Problem> {
@@ -422,6 +441,25 @@ fn json_list(rest: &str) -> Result<Option<Vec<String>>, Problem> {
 
 fn words(rest: &str) -> Vec<String> {
     rest.split_ascii_whitespace().map(str::to_owned).collect()
+}
+
+/// The first word with its quotes, as it stands.
+fn first_word(rest: &str, escape: char) -> &str {
+    let mut quote = None;
+    let mut chars = rest.char_indices();
+    while let Some((at, char)) = chars.next() {
+        match quote {
+            Some(open) if char == open => quote = None,
+            Some('\'') => {}
+            _ if char == escape => {
+                chars.next();
+            }
+            None if char.is_whitespace() => return &rest[..at],
+            None if char == '\'' || char == '"' => quote = Some(char),
+            _ => {}
+        }
+    }
+    rest
 }
 
 /// Words with their quotes; blanks inside quotes or behind the escape character do not end one.
@@ -477,15 +515,15 @@ fn split_flags<'a>(
     let mut flags = Flags { keyword: keyword.to_owned(), ..Flags::default() };
     let mut rest = rest.trim_start();
     while rest.starts_with("--") {
-        let word = quoted_words(rest, escape).into_iter().next().unwrap_or_default();
-        let after = rest[word.len().min(rest.len())..].trim_start();
+        let word = first_word(rest, escape);
+        let after = rest[word.len()..].trim_start();
         if word == "--" {
             rest = after;
             break;
         }
         // Nothing is expanded yet: only quotes and escapes are taken away.
-        let keep = |name: &str| Some(format!("${name}"));
-        let plain = crate::expand::expand(&word.replace('$', "\u{0}"), escape, &keep)
+        let (none, budget) = (|_: &str| None, Budget::default());
+        let plain = expand(&word.replace('$', "\u{0}"), escape, &none, &budget)
             .map_err(|message| Problem::new("bad-flag", message))?
             .replace('\u{0}', "$");
         let (name, value) = match plain[2..].split_once('=') {
@@ -499,6 +537,14 @@ fn split_flags<'a>(
         rest = after;
     }
     Ok((flags, rest))
+}
+
+/// What a flag takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Takes {
+    YesNo,
+    One,
+    Many,
 }
 
 impl Flags {
@@ -521,15 +567,46 @@ impl Flags {
         }
     }
 
+    /// The value of a flag that is on or off and may be given once.
+    fn boolean(&mut self, name: &'static str) -> Result<Option<bool>, Problem> {
+        for (_, value) in self.flags.iter_mut().filter(|(flag, _)| flag == name) {
+            value.get_or_insert_with(|| "true".to_owned());
+        }
+        let Some(value) = self.value(name)? else { return Ok(None) };
+        value.parse().map(Some).map_err(|_| {
+            let message = format!("expecting boolean value for flag --{name}, not: {value}");
+            Problem::new("bad-flag-value", message)
+        })
+    }
+
     /// The first of some flags that are known but not built yet; refused where the stage is needed.
-    fn unsupported(&mut self, keyword: &str, names: &[&'static str]) -> Option<String> {
-        self.known.extend(names);
-        let found = self.flags.iter().find(|(flag, value)| {
-            names.contains(&flag.as_str()) && value.as_deref() != Some("false")
-        });
-        let result = found.map(|(flag, _)| format!("{keyword} --{flag}"));
-        self.flags.retain(|(flag, _)| !names.contains(&flag.as_str()));
-        result
+    fn unsupported(
+        &mut self,
+        keyword: &str,
+        names: &[(&'static str, Takes)],
+    ) -> Result<Option<String>, Problem> {
+        let mut found = None;
+        for (name, takes) in names {
+            let is_given = match takes {
+                Takes::YesNo => self.boolean(name)? == Some(true),
+                Takes::One => self.value(name)?.is_some(),
+                Takes::Many => {
+                    self.known.push(name);
+                    let given = self.flags.iter().filter(|(flag, _)| flag == name);
+                    if given.clone().any(|(_, value)| value.is_none()) {
+                        let message = format!("missing a value on flag: --{name}");
+                        return Err(Problem::new("bad-flag", message));
+                    }
+                    let count = given.count();
+                    self.flags.retain(|(flag, _)| flag != name);
+                    count > 0
+                }
+            };
+            if is_given && found.is_none() {
+                found = Some(format!("{keyword} --{name}"));
+            }
+        }
+        Ok(found)
     }
 
     fn finish(self) -> Result<(), Problem> {
@@ -594,6 +671,11 @@ mod tests {
             ("ONBUILD FROM a", "bad-onbuild", "FROM isn't allowed"),
             ("COPY https://x/y /", "bad-source", "URL"),
             ("WORKDIR", "missing-argument", "WORKDIR"),
+            ("COPY --link=maybe a b", "bad-flag-value", "expecting boolean value"),
+            ("COPY --link --link a b", "duplicate-flag", "--link"),
+            ("COPY --exclude a b", "bad-flag", "missing a value"),
+            ("RUN --security=nope x", "bad-flag-value", "nope"),
+            ("COPY git@host:a/b /", "bad-source", "git ref"),
         ] {
             let problem = parsed(text).unwrap_err();
             assert_eq!(problem.code, code, "{text}");
@@ -610,6 +692,9 @@ mod tests {
     fn durations_are_gos() {
         assert_eq!(duration("1m30s"), Some(90_000_000_000));
         assert_eq!(duration("1.5ms"), Some(1_500_000));
+        assert_eq!(duration("0s"), Some(0));
         assert_eq!(duration("5"), None);
+        assert_eq!(duration(""), None);
+        assert_eq!(duration("99999999999h"), None);
     }
 }

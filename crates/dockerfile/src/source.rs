@@ -92,6 +92,7 @@ pub(crate) fn read(name: &str, bytes: &[u8]) -> Result<(Source, Vec<Logical>), F
     }
     directives(&mut source)?;
     let logical = join_lines(&source)?;
+    check_text(&source, bytes, &logical)?;
     if logical.is_empty() {
         return Err(
             source.failure(Problem::new("no-instructions", "file with no instructions"), whole)
@@ -104,15 +105,46 @@ pub(crate) fn read(name: &str, bytes: &[u8]) -> Result<(Source, Vec<Logical>), F
     Ok((source, logical))
 }
 
+/// Instructions are text: other bytes would be lost on the way to a file or a command, and a NUL
+/// ends every argument and variable. In comments anything may stand.
+fn check_text(source: &Source, bytes: &[u8], logical: &[Logical]) -> Result<(), Failure> {
+    let lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
+    for instruction in logical {
+        for number in instruction.lines.start..=instruction.lines.end {
+            let Some(line) = lines.get(number as usize - 1) else { continue };
+            if line.trim_ascii_start().starts_with(b"#") && instruction.heredocs.is_empty() {
+                continue;
+            }
+            let what = match std::str::from_utf8(line) {
+                Err(_) => "is no UTF-8",
+                Ok(text) if text.contains('\0') => "holds a NUL byte",
+                Ok(_) => continue,
+            };
+            let problem = Problem::new("bad-text", format!("the line {what}"))
+                .with_hint("save the Dockerfile as UTF-8; COPY files that hold other bytes");
+            return Err(source.failure(problem, LineRange { start: number, end: number }));
+        }
+    }
+    Ok(())
+}
+
 /// The `# key=value` lines at the very top.
 fn directives(source: &mut Source) -> Result<(), Failure> {
     let mut seen: Vec<String> = Vec::new();
-    let lines = source.lines.clone();
-    for (number, line) in lines.iter().enumerate() {
+    let lines: Vec<String> = source
+        .lines
+        .iter()
+        .take_while(|line| line.trim_start().starts_with('#'))
+        .cloned()
+        .collect();
+    // Behind a `#!` line only the frontend can be named.
+    let is_script = lines.first().is_some_and(|line| line.starts_with("#!"));
+    for (number, line) in lines.iter().enumerate().skip(usize::from(is_script)) {
         let Some(rest) = line.trim_start().strip_prefix('#') else { return Ok(()) };
         let Some((key, value)) = rest.split_once('=') else { return Ok(()) };
         let (key, value) = (key.trim().to_ascii_lowercase(), value.trim());
-        if !["syntax", "escape", "check"].contains(&key.as_str()) {
+        let known = if is_script { &["syntax"][..] } else { &["syntax", "escape", "check"] };
+        if !known.contains(&key.as_str()) || value.is_empty() {
             return Ok(());
         }
         let line = u32::try_from(number + 1).unwrap_or(u32::MAX);
@@ -264,6 +296,14 @@ fn starts_word(chars: &[char], at: usize) -> bool {
     before.is_none_or(|char| char.is_whitespace())
 }
 
+/// Whether an argument is one heredoc and nothing else.
+pub(crate) fn is_lone_heredoc(text: &str) -> bool {
+    let chars: Vec<char> = text.chars().collect();
+    let at = chars.iter().position(|char| !char.is_ascii_digit()).unwrap_or(0);
+    chars.get(at) == Some(&'<')
+        && delimiter_at(&chars, at).is_some_and(|(_, end)| end == chars.len())
+}
+
 fn delimiter_at(chars: &[char], at: usize) -> Option<(Delimiter, usize)> {
     let mut next = at + 1;
     if chars.get(next) != Some(&'<') || chars.get(next + 1) == Some(&'<') {
@@ -285,6 +325,10 @@ fn delimiter_at(chars: &[char], at: usize) -> Option<(Delimiter, usize)> {
             None if char == '\'' || char == '"' => {
                 quote = Some(char);
                 expand = false;
+            }
+            None if char == '\\' => {
+                next += 1;
+                name.extend(chars.get(next));
             }
             None if char.is_whitespace() => break,
             None if char == '<' => return None,
@@ -312,11 +356,12 @@ fn heredoc_body(source: &Source, from: usize, delimiter: Delimiter) -> Option<(H
     None
 }
 
-/// Reads a trigger of a base image: one instruction, as text.
+/// Reads a trigger of a base image: one instruction, as text; `None` if it is not exactly one.
 pub(crate) fn read_trigger(text: &str, escape: char) -> Option<Logical> {
     let lines = text.lines().map(str::to_owned).collect();
     let source = Source { name: "ONBUILD".to_owned(), lines, escape, warnings: Vec::new() };
-    join_lines(&source).ok()?.into_iter().next()
+    let mut lines = join_lines(&source).ok()?;
+    lines.pop().filter(|_| lines.is_empty())
 }
 
 #[cfg(test)]
@@ -360,6 +405,12 @@ mod tests {
         ] {
             assert!(heredoc_delimiters(text).is_empty(), "{text}");
         }
+        for (text, alone) in
+            [("<<EOF", true), ("3<< 'E F'", true), ("<<A <<B", false), ("x", false)]
+        {
+            assert_eq!(is_lone_heredoc(text), alone, "{text}");
+        }
+        assert_eq!(heredoc_delimiters("RUN cat <<\\EOF")[0].name, "EOF");
         assert_eq!(heredoc_delimiters("RUN 3<< EOF cat").len(), 1);
         assert_eq!(heredoc_delimiters("ONBUILD RUN <<EOF").len(), 1);
     }
@@ -373,6 +424,8 @@ mod tests {
             ("# escape=\\\n# escape=\\\nFROM a", "duplicate-directive", 2),
             ("# escape=x\nFROM a", "bad-directive", 1),
             ("FROM a\nRUN <<EOF\nx", "unterminated-heredoc", 2),
+            ("#!/usr/bin/env x\n# syntax=other/frontend\nFROM a", "other-frontend", 2),
+            ("FROM a\n# c\nENV a=\0", "bad-text", 3),
         ] {
             let failure = read("Dockerfile", text.as_bytes()).unwrap_err();
             assert_eq!(
@@ -384,5 +437,9 @@ mod tests {
         let long = format!("FROM a\nRUN {}", "x".repeat(70_000));
         assert_eq!(read("Dockerfile", long.as_bytes()).unwrap_err().code, "line-too-long");
         assert!(read("Dockerfile", b"# syntax=docker/dockerfile:1.7\nFROM a").is_ok());
+        assert!(read("Dockerfile", b"# caf\xe9\nFROM a\nRUN b \\\n# \xe9\n c").is_ok());
+        for text in [&b"FROM a\nRUN echo \xe9"[..], b"FROM a\nCOPY <<E /\n# \xe9\nE"] {
+            assert_eq!(read("Dockerfile", text).unwrap_err().code, "bad-text");
+        }
     }
 }

@@ -11,6 +11,13 @@ use crate::instruction::{Instruction, Spanned};
 use crate::source::read_trigger;
 use crate::{Dockerfile, ImageFacts, ImageNeed, Options, instruction};
 
+/// Most instructions of all needed stages, with the triggers that fire in each.
+const MAX_INSTRUCTIONS: usize = 20_000;
+/// Most bytes of them.
+const MAX_INSTRUCTION_BYTES: usize = 32 << 20;
+/// For how many images a stage that may have been meant is looked for.
+const MAX_SUGGESTIONS: usize = 100;
+
 /// The needed stages, producers first, and the images that nobody knows yet.
 pub(crate) struct Graph<'a> {
     pub(crate) global: Global<'a>,
@@ -58,6 +65,7 @@ pub(crate) fn build<'a>(
     let mut nodes = Vec::new();
     let mut missing: Vec<ImageNeed> = Vec::new();
     let mut failures = Vec::new();
+    let (mut count, mut bytes) = (0, 0);
     for source in (0..=target).rev() {
         if !needed[source] {
             continue;
@@ -76,6 +84,13 @@ pub(crate) fn build<'a>(
                         mark(stage);
                     }
                 }
+                count += node.instructions.len();
+                bytes += node.instructions.iter().map(|spanned| spanned.text.len()).sum::<usize>();
+                if count > MAX_INSTRUCTIONS || bytes > MAX_INSTRUCTION_BYTES {
+                    let message = "the stages have too many instructions, triggers included";
+                    let problem = Problem::too_much(message.to_owned());
+                    return Err(fail((problem, file.stages[source].lines)));
+                }
                 missing.extend(needs.into_iter().filter(|need| !has(known, need)));
                 nodes.push(node);
             }
@@ -89,7 +104,19 @@ pub(crate) fn build<'a>(
     nodes.reverse();
     missing.sort();
     missing.dedup_by(|a, b| a.reference == b.reference && a.platform == b.platform);
-    let positions = nodes.iter().enumerate().map(|(at, node)| (node.source, at)).collect();
+    for need in missing.iter_mut().take(MAX_SUGGESTIONS) {
+        need.hint = near_stage(file, need);
+    }
+    let positions: BTreeMap<usize, usize> =
+        nodes.iter().enumerate().map(|(at, node)| (node.source, at)).collect();
+    // A stage built from another one has its platform, whatever its own FROM says.
+    for at in 0..nodes.len() {
+        if let NodeBase::Stage(base) = nodes[at].base
+            && let Some(base) = positions.get(&base)
+        {
+            nodes[at].platform = nodes[*base].platform.clone();
+        }
+    }
     Ok(Graph { global, stages: nodes, positions, missing })
 }
 
@@ -126,7 +153,6 @@ fn visit(
 ) -> Result<(Node, Vec<ImageNeed>), (Problem, LineRange)> {
     let stage = &file.stages[source];
     let at = |problem: Problem| (problem, stage.lines);
-    let platform = platform(stage.platform.as_deref(), options, global).map_err(at)?;
     let image = global.expand(&stage.image).map_err(at)?;
     if image.trim().is_empty() {
         let message = format!("base name ({}) should not be blank", stage.image);
@@ -137,6 +163,10 @@ fn visit(
     let earlier = file.stages[..source]
         .iter()
         .rposition(|other| other.name.as_deref() == Some(image.as_str()));
+    let platform = match earlier {
+        Some(_) => options.platform.clone(),
+        None => platform(stage.platform.as_deref(), options, global).map_err(at)?,
+    };
     let mut needs = Vec::new();
     let (base, triggers) = match earlier {
         Some(base) => (NodeBase::Stage(base), own_triggers(file, base)),
@@ -146,7 +176,7 @@ fn visit(
                 reference: image.clone(),
                 platform: platform.clone(),
                 lines: stage.lines,
-                hint: near_stage(file, source, &image),
+                hint: None,
             };
             let fact = known.get(&(image.clone(), platform.clone()));
             let triggers = fact.and_then(|fact| fact.document.config.on_build.clone());
@@ -164,17 +194,17 @@ fn visit(
         let Some(from) = &copy.from else { continue };
         let found = resolve_from(file, source, from).map_err(|problem| (problem, spanned.lines))?;
         if let From::Image(reference) = found {
-            let hint = near_stage(file, source, &reference);
             let (platform, lines) = (options.platform.clone(), spanned.lines);
-            needs.push(ImageNeed { reference, platform, lines, hint });
+            needs.push(ImageNeed { reference, platform, lines, hint: None });
         }
     }
     Ok((Node { source, base, platform, instructions }, needs))
 }
 
-fn near_stage(file: &Dockerfile, source: usize, name: &str) -> Option<String> {
-    let names = file.stages[..source].iter().filter_map(|stage| stage.name.as_deref());
-    nearest(name, names).map(|name| format!("did you mean the stage {name}?"))
+fn near_stage(file: &Dockerfile, need: &ImageNeed) -> Option<String> {
+    let earlier = file.stages.iter().take_while(|stage| stage.lines.start < need.lines.start);
+    let names = earlier.filter_map(|stage| stage.name.as_deref());
+    nearest(&need.reference, names).map(|name| format!("did you mean the stage {name}?"))
 }
 
 fn platform(
@@ -216,7 +246,13 @@ fn trigger(file: &Dockerfile, text: &str, lines: LineRange) -> Result<Spanned, P
         || Problem::new("bad-onbuild", format!("the base's ONBUILD {text:?} cannot be parsed"));
     let mut logical = read_trigger(text, file.source.escape).ok_or_else(bad)?;
     logical.lines = lines;
-    instruction::parse(&logical, file.source.escape)
+    let spanned = instruction::parse(&logical, file.source.escape)?;
+    match spanned.instruction {
+        Instruction::From { .. } | Instruction::OnBuild(_) | Instruction::Maintainer(_) => {
+            Err(bad())
+        }
+        _ => Ok(spanned),
+    }
 }
 
 /// Stage name, stage index, else image.
@@ -226,6 +262,9 @@ pub(crate) fn resolve_from(file: &Dockerfile, current: usize, from: &str) -> Res
         return Err(Problem::new("from-variable", message));
     }
     let lower = from.to_ascii_lowercase();
+    if lower == "scratch" {
+        return Err(Problem::unsupported("COPY --from=scratch"));
+    }
     let named = |stage: &crate::stages::Stage| stage.name.as_deref() == Some(lower.as_str());
     if let Some(stage) = file.stages[..current].iter().rposition(named) {
         return Ok(From::Stage(stage));

@@ -6,12 +6,15 @@ use std::collections::BTreeSet;
 use common::outcome::LineRange;
 
 use crate::diagnostic::Problem;
-use crate::expand;
+use crate::expand::{self, Budget};
 use crate::instruction::{Instruction, Spanned};
 use crate::{Dockerfile, Options};
 
 /// Proxy settings: build arguments that reach commands without being declared, and no key.
 const PROXIES: [&str; 5] = ["http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy"];
+
+/// Most variables of a stage, and most global arguments.
+pub(crate) const MAX_VARIABLES: usize = 4_000;
 
 /// The arguments before the first FROM and the predefined ones.
 pub(crate) struct Global<'a> {
@@ -20,6 +23,8 @@ pub(crate) struct Global<'a> {
     values: Vec<(String, String)>,
     target: String,
     consumed: RefCell<BTreeSet<String>>,
+    /// For everything that is expanded in this plan.
+    pub(crate) budget: Budget,
 }
 
 impl<'a> Global<'a> {
@@ -36,6 +41,7 @@ impl<'a> Global<'a> {
             values: Vec::new(),
             target,
             consumed: RefCell::default(),
+            budget: Budget::default(),
         };
         for Spanned { instruction, lines, .. } in &file.global_args {
             let Instruction::Arg(args) = instruction else { continue };
@@ -50,6 +56,11 @@ impl<'a> Global<'a> {
                 if let Some(value) = value {
                     global.values.retain(|(known, _)| known != name);
                     global.values.push((name.clone(), value));
+                    let cost = global.budget.charge(global.values.len() / 8);
+                    if cost.is_err() || global.values.len() > MAX_VARIABLES {
+                        let message = format!("more than {MAX_VARIABLES} global arguments");
+                        return Err((Problem::too_much(message), *lines));
+                    }
                 }
             }
         }
@@ -90,9 +101,8 @@ impl<'a> Global<'a> {
 
     /// Expands a word of a FROM line or a global default.
     pub(crate) fn expand(&self, word: &str) -> Result<String, Problem> {
-        expand::expand(word, self.escape, &|name| self.get(name)).map_err(|message| {
-            Problem::new("bad-substitution", format!("failed to process {word:?}: {message}"))
-        })
+        expand::expand(word, self.escape, &|name| self.get(name), &self.budget)
+            .map_err(|message| bad_word(word, message))
     }
 
     /// Proxy settings that were given and are not declared, in both cases.
@@ -122,18 +132,28 @@ impl<'a> Global<'a> {
     }
 }
 
+/// A word that cannot be expanded.
+pub(crate) fn bad_word(word: &str, message: String) -> Problem {
+    if message == Budget::SPENT {
+        return Problem::too_much(message);
+    }
+    let shown: String = word.chars().take(200).collect();
+    Problem::new("bad-substitution", format!("failed to process {shown:?}: {message}"))
+}
+
 /// The variables at one point of a stage.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Variables {
     /// ENV and ARG together, as commands see them, in order of first definition.
     pub(crate) visible: Vec<(String, String)>,
-    /// ARGs with a value, for history.
-    pub(crate) args: Vec<(String, String)>,
+    /// ARGs, those of the stages below it included, for history and for the stages above it. Those
+    /// without a value too.
+    pub(crate) args: Vec<(String, Option<String>)>,
 }
 
 impl Variables {
     /// Sets a variable where it stands, else behind the others.
-    pub(crate) fn set(list: &mut Vec<(String, String)>, name: &str, value: String) {
+    pub(crate) fn set<V>(list: &mut Vec<(String, V)>, name: &str, value: V) {
         match list.iter_mut().find(|(known, _)| known == name) {
             Some((_, old)) => *old = value,
             None => list.push((name.to_owned(), value)),

@@ -12,12 +12,14 @@ use common::plan::{
 use common::tree::Manifest;
 use common::{Digest, Failure, Platform};
 
+use super::context::Context;
 use super::graph::{self, From, Graph, NodeBase};
-use super::scope::Variables;
-use super::{context, history, paths};
+use super::scope::{MAX_VARIABLES, Variables, bad_word};
+use super::{history, paths};
 use crate::diagnostic::Problem;
 use crate::expand;
-use crate::instruction::{CommandForm, Copy, Health, Instruction, Run, Spanned};
+use crate::instruction::{self, CommandForm, Copy, Health, Instruction, Run, Spanned};
+use crate::source::is_lone_heredoc;
 use crate::{Dockerfile, ImageFacts, Options};
 
 /// `PATH` of an image that starts from nothing, as BuildKit sets it.
@@ -28,13 +30,16 @@ pub(crate) struct Planner<'a> {
     file: &'a Dockerfile,
     options: &'a Options,
     known: &'a ImageFacts,
-    context: Option<&'a Manifest>,
+    context: Context<'a>,
     graph: &'a Graph<'a>,
     images: Vec<ResolvedImage>,
     stages: Vec<PlannedStage>,
     /// Variables at the end of each planned stage.
     variables: Vec<Variables>,
 }
+
+/// One of the two expansions.
+type How<'a> = dyn Fn(&str, expand::Lookup<'_>, &expand::Budget) -> Result<String, String> + 'a;
 
 /// A stage that is being planned.
 struct Work {
@@ -57,6 +62,7 @@ impl<'a> Planner<'a> {
         graph: &'a Graph<'a>,
     ) -> Self {
         let (images, stages, variables) = (Vec::new(), Vec::new(), Vec::new());
+        let context = Context::new(context);
         Self { file, options, known, context, graph, images, stages, variables }
     }
 
@@ -70,13 +76,21 @@ impl<'a> Planner<'a> {
         (self.stages, self.images, self.graph.global.consumed())
     }
 
-    /// Plans the stage at a position of the graph.
-    pub(crate) fn stage(&mut self, position: usize) -> Result<(), Vec<Failure>> {
+    /// Plans the stage at a position of the graph. With failures the stage is incomplete, but later
+    /// ones can be looked at too.
+    pub(crate) fn stage(&mut self, position: usize) -> Vec<Failure> {
         let node = &self.graph.stages[position];
         let (base, mut work) = self.start(node);
+        let mut failures = Vec::new();
         for spanned in &node.instructions {
-            self.instruction(&mut work, spanned)
-                .map_err(|problem| vec![self.file.source.failure(problem, spanned.lines)])?;
+            let Err(problem) = self.instruction(&mut work, spanned) else { continue };
+            // What comes behind a broken variable fails with it.
+            let ends = problem.code == Problem::TOO_MUCH
+                || matches!(spanned.instruction, Instruction::Arg(_) | Instruction::Env(_));
+            failures.push(self.file.source.failure(problem, spanned.lines));
+            if ends {
+                break;
+            }
         }
         let stage = &self.file.stages[node.source];
         let index = StageIndex(u32::try_from(position).unwrap_or(u32::MAX));
@@ -98,7 +112,7 @@ impl<'a> Planner<'a> {
             history: work.history,
             demands: Vec::new(),
         });
-        Ok(())
+        failures
     }
 
     /// Tells the producers what the stage copies out of them.
@@ -134,7 +148,6 @@ impl<'a> Planner<'a> {
         let mut key = KeyBuilder::new();
         let base = match &node.base {
             NodeBase::Scratch => {
-                work.config.env = vec![format!("PATH={DEFAULT_PATH}")];
                 work.config.working_dir = "/".to_owned();
                 key.part("base", "scratch").part("platform", node.platform.to_string());
                 work.key = key.finish().0;
@@ -158,10 +171,18 @@ impl<'a> Planner<'a> {
                 work.config.on_build = None;
                 work.author.clone_from(&parent.author);
                 work.key = parent.key;
-                work.variables.visible.clone_from(&self.variables[index.0 as usize].args);
+                let args = &self.variables[index.0 as usize].args;
+                work.variables.args.clone_from(args);
+                let valued = |(name, value): &(String, Option<String>)| {
+                    value.clone().map(|value| (name.clone(), value))
+                };
+                work.variables.visible = args.iter().filter_map(valued).collect();
                 Base::Stage(index)
             }
         };
+        if !work.config.env.iter().any(|variable| variable.starts_with("PATH=")) {
+            work.config.env.push(format!("PATH={DEFAULT_PATH}"));
+        }
         for variable in &work.config.env {
             let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
             Variables::set(&mut work.variables.visible, name, value.to_owned());
@@ -187,11 +208,28 @@ impl<'a> Planner<'a> {
     }
 
     fn expand(&self, work: &Work, word: &str) -> Result<String, Problem> {
-        expand::expand(word, self.file.source.escape, &|name| work.variables.get(name)).map_err(
-            |message| {
-                Problem::new("bad-substitution", format!("failed to process {word:?}: {message}"))
-            },
-        )
+        self.expand_with(work, word, &|word, lookup, budget| {
+            expand::expand(word, self.file.source.escape, lookup, budget)
+        })
+    }
+
+    fn expand_with(&self, work: &Work, text: &str, how: &How<'_>) -> Result<String, Problem> {
+        let budget = &self.graph.global.budget;
+        let lookup = |name: &str| {
+            // If this is too much the next charge fails as well.
+            let _ = budget.charge(work.variables.visible.len() / 8);
+            work.variables.get(name)
+        };
+        how(text, &lookup, budget).map_err(|message| bad_word(text, message))
+    }
+
+    /// Charges for what a plan carries, and bounds the variables of a stage.
+    fn charge(&self, work: &Work, cost: usize) -> Result<(), Problem> {
+        let variables = work.variables.visible.len().max(work.variables.args.len());
+        if variables > MAX_VARIABLES {
+            return Err(Problem::too_much(format!("more than {MAX_VARIABLES} variables")));
+        }
+        self.graph.global.budget.charge(cost + variables / 8).map_err(Problem::too_much)
     }
 
     fn instruction(&mut self, work: &mut Work, spanned: &Spanned) -> Result<(), Problem> {
@@ -209,23 +247,21 @@ impl<'a> Planner<'a> {
         let mut shown = Vec::new();
         for (name, default) in args {
             let global = &self.graph.global;
-            let is_env =
-                work.config.env.iter().any(|variable| {
-                    variable.split_once('=').is_some_and(|(known, _)| known == name)
-                });
             let default = default.as_ref().map(|word| self.expand(work, word)).transpose()?;
-            let bare = default.is_none();
             let value = global.build_arg(name).or(default).or_else(|| global.get(name));
             shown.push(match &value {
                 Some(value) => format!("{name}={value}"),
                 None => name.clone(),
             });
-            let Some(value) = value else { continue };
-            // A bare ARG leaves an ENV of its name alone.
-            if !(bare && is_env) {
+            // Without a value it leaves what has its name alone.
+            if let Some(value) = &value {
                 Variables::set(&mut work.variables.visible, name, value.clone());
             }
-            Variables::set(&mut work.variables.args, name, value);
+            let is_known = work.variables.args.iter().any(|(known, _)| known == name);
+            if value.is_some() || !is_known {
+                Variables::set(&mut work.variables.args, name, value);
+            }
+            self.charge(work, 0)?;
         }
         work.history.push(history::entry(format!("ARG {}", shown.join(" ")), true));
         Ok(())
@@ -247,6 +283,7 @@ impl<'a> Planner<'a> {
                 None => work.config.env.push(text),
             }
             Variables::set(&mut work.variables.visible, &name, value);
+            self.charge(work, 0)?;
         }
         work.history.push(history::entry(format!("ENV {}", shown.join(" ")), true));
         Ok(())
@@ -266,7 +303,8 @@ impl<'a> Planner<'a> {
             Instruction::Cmd(command) => {
                 let argv = with_shell(work, command);
                 work.has_cmd = true;
-                work.config.args_escaped = matches!(command, CommandForm::Shell(_));
+                // Of either form, as BuildKit writes it.
+                work.config.args_escaped = true;
                 let text = format!("CMD {}", history::quoted(&argv));
                 work.config.cmd = Some(argv).filter(|argv| !argv.is_empty());
                 text
@@ -310,8 +348,10 @@ impl<'a> Planner<'a> {
                 format!("SHELL {}", history::plain(shell))
             }
             Instruction::Healthcheck(health) => {
-                work.config.healthcheck = Some(healthcheck(health.as_ref()));
-                "HEALTHCHECK".to_owned()
+                let health = healthcheck(health.as_ref());
+                let text = history::healthcheck(&health);
+                work.config.healthcheck = Some(health);
+                text
             }
             Instruction::Maintainer(author) => {
                 work.author = Some(author.clone());
@@ -338,6 +378,7 @@ impl<'a> Planner<'a> {
         for word in words {
             for word in self.expand(work, word)?.split_whitespace() {
                 ports.append(&mut parse_port(word)?);
+                self.charge(work, 32 * ports.len())?;
             }
         }
         if ports.is_empty() {
@@ -378,6 +419,10 @@ impl<'a> Planner<'a> {
             Some("host") => Network::Host,
             _ => Network::Default,
         };
+        let size = |(name, value): &(String, String)| name.len() + value.len();
+        let env: usize = work.variables.visible.iter().map(size).sum();
+        // The environment, its parts of the key, and history.
+        self.charge(work, 3 * env + argv.iter().map(String::len).sum::<usize>())?;
         let declared = |name: &str| work.variables.get(name).is_some();
         let op = RunOp {
             unkeyed_env: self.graph.global.proxies(&declared),
@@ -398,7 +443,7 @@ impl<'a> Planner<'a> {
         if let Some(script) = &op.script {
             key.part("script", Digest::of(script.content.as_bytes()).to_string());
         }
-        let text = history::run(&work.variables.args, &op.argv);
+        let text = history::run(&work.variables, &op.argv);
         work.history.push(history::entry(text, false));
         push_step(work, spanned.lines, spanned.text.clone(), Op::Run(Box::new(op)), key);
         Ok(())
@@ -408,21 +453,27 @@ impl<'a> Planner<'a> {
         if let Some(flag) = &copy.unsupported {
             return Err(Problem::unsupported(flag));
         }
-        let chmod = copy.chmod.as_ref().map(|mode| self.expand(work, mode)).transpose()?;
-        let chmod = chmod.as_deref().map(parse_mode).transpose()?;
-        let chown = copy.chown.as_ref().map(|owner| self.expand(work, owner)).transpose()?;
+        // A flag whose value expands to nothing is as good as absent.
+        let flag = |value: &Option<String>| -> Result<Option<String>, Problem> {
+            let value = value.as_ref().map(|value| self.expand(work, value)).transpose()?;
+            Ok(value.filter(|value| !value.is_empty()))
+        };
+        let (mode, chown) = (flag(&copy.chmod)?, flag(&copy.chown)?);
+        let chmod = mode.as_deref().map(parse_mode).transpose()?;
         let mut written = Vec::new();
         for source in &copy.sources {
-            written.push(self.expand(work, source)?);
+            let source = self.expand(work, source)?;
+            instruction::check_source(copy.is_add, &source)?;
+            written.push(source);
         }
-        let destination = self.expand(work, &copy.destination)?;
-        let destination = paths::destination(&work.config.working_dir, &destination);
+        let written_destination = self.expand(work, &copy.destination)?;
+        let destination = paths::destination(&work.config.working_dir, &written_destination);
         let sources: Vec<String> = written.iter().map(|source| paths::join("/", source)).collect();
         let mut inline = Vec::new();
         for heredoc in &copy.heredocs {
+            check_file_name(&heredoc.name)?;
             let content = if heredoc.expand {
-                expand::expand_body(&heredoc.content, &|name| work.variables.get(name))
-                    .map_err(|message| Problem::new("bad-substitution", message))?
+                self.expand_with(work, &heredoc.content, &expand::expand_body)?
             } else {
                 heredoc.content.clone()
             };
@@ -434,7 +485,7 @@ impl<'a> Planner<'a> {
         key.part("sources", sources.join("\n")).part("destination", destination.clone());
         key.part("chown", chown.clone().unwrap_or_default());
         key.part("chmod", chmod.map_or(String::new(), |mode| format!("{mode:o}")));
-        key.part("unpack", copy.is_add.to_string());
+        key.part("unpack", copy.unpack.to_string());
         for file in &inline {
             key.part(
                 format!("inline file {}", file.name),
@@ -446,20 +497,20 @@ impl<'a> Planner<'a> {
         if let Some(owner) = &chown {
             text.extend([" --chown=", owner]);
         }
-        if let Some(mode) = &copy.chmod {
+        if let Some(mode) = &mode {
             text.extend([" --chmod=", mode]);
         }
         let heredocs = inline.iter().map(|file| format!("<<{}", file.name));
         for source in written.into_iter().chain(heredocs) {
             text.extend([" ", &source]);
         }
-        text.extend([" ", destination.as_str(), " # buildkit"]);
+        text.extend([" ", written_destination.as_str(), " # buildkit"]);
         work.history.push(history::entry(text, false));
         let op = CopyOp {
             inline,
             chown,
             chmod: chmod.map(Chmod::Octal),
-            unpack: if copy.is_add { Unpack::Local } else { Unpack::Never },
+            unpack: if copy.unpack { Unpack::Local } else { Unpack::Never },
             ..CopyOp::new(from, sources, destination)
         };
         push_step(work, spanned.lines, spanned.text.clone(), Op::Copy(op), key);
@@ -476,7 +527,7 @@ impl<'a> Planner<'a> {
     ) -> Result<CopyFrom, Problem> {
         let Some(from) = &copy.from else {
             for source in sources {
-                let digest = context::select(self.context, source)?;
+                let digest = self.context.select(source, &self.graph.global.budget)?;
                 key.part(format!("files {source}"), digest.to_string());
             }
             return Ok(CopyFrom::Context);
@@ -486,14 +537,15 @@ impl<'a> Planner<'a> {
                 let stage = self.index(source);
                 let producer = &self.stages[stage.0 as usize];
                 let selector = SliceSelector::new(sources.to_vec());
-                key.part(format!("stage {}", producer.label), producer.key.to_string());
+                // Not its name: giving a stage another one changes nothing.
+                key.part("from stage", producer.key.to_string());
                 Ok(CopyFrom::Stage { stage, selector })
             }
             From::Image(reference) => {
                 let platform = self.options.platform.clone();
                 let image = self.image(&reference, &platform);
                 let digest = self.images[image.0 as usize].digest;
-                key.part(format!("image {reference}"), digest.to_string());
+                key.part("from image", digest.to_string());
                 Ok(CopyFrom::Image { image })
             }
         }
@@ -544,8 +596,7 @@ fn run_command(work: &Work, run: &Run) -> Result<(Vec<String>, Option<InlineFile
         return Ok((argv, None));
     };
     // One heredoc and nothing else: its body is the script.
-    let is_alone = !text.contains(char::is_whitespace) && text.starts_with("<<");
-    if !is_alone {
+    if !is_lone_heredoc(text) {
         argv.push(format!("{text}\n{}", only.raw.trim_end_matches('\n')));
         return Ok((argv, None));
     }
@@ -553,14 +604,27 @@ fn run_command(work: &Work, run: &Run) -> Result<(Vec<String>, Option<InlineFile
         argv.push(only.content.clone());
         return Ok((argv, None));
     }
-    let safe: String = only.name.chars().filter(|char| *char != '/').collect();
-    let name = format!("/dev/pipes/{safe}");
+    check_file_name(&only.name)?;
+    let name = format!("/dev/pipes/{}", only.name);
     argv.push(name.clone());
     Ok((argv, Some(InlineFile { name, content: only.content.clone() })))
 }
 
+/// A heredoc that becomes a file is named by its delimiter, which has to be a plain name: a path
+/// would lead out of the directory that the file is meant for.
+fn check_file_name(name: &str) -> Result<(), Problem> {
+    if !name.contains('/') && !matches!(name, "." | "..") && name.len() <= 255 {
+        return Ok(());
+    }
+    let shown: String = name.chars().take(100).collect();
+    let message = format!("the heredoc {shown:?} cannot be the name of a file");
+    Err(Problem::new("bad-heredoc", message).with_hint("use a plain word such as EOF"))
+}
+
 fn parse_mode(text: &str) -> Result<u32, Problem> {
-    let octal = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777);
+    let digits = Some(text).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let octal = digits.and_then(|text| u32::from_str_radix(text, 8).ok());
+    let octal = octal.filter(|mode| *mode <= 0o7777);
     if let Some(mode) = octal {
         return Ok(mode);
     }
@@ -577,13 +641,20 @@ fn parse_mode(text: &str) -> Result<u32, Problem> {
 fn parse_port(word: &str) -> Result<Vec<String>, Problem> {
     let bad = |what: &str| Problem::new("bad-port", format!("invalid port: {word:?}: {what}"));
     let (range, protocol) = word.split_once('/').unwrap_or((word, "tcp"));
-    let protocol = protocol.to_ascii_lowercase();
+    let protocol = match protocol.to_ascii_lowercase() {
+        empty if empty.is_empty() => "tcp".to_owned(),
+        protocol => protocol,
+    };
     if !["tcp", "udp", "sctp"].contains(&protocol.as_str()) {
         return Err(bad(&format!("invalid proto: {protocol}")));
     }
     let range = range.rsplit(':').next().unwrap_or(range);
     let (first, last) = range.split_once('-').unwrap_or((range, range));
-    let number = |text: &str| text.parse::<u16>().map_err(|_| bad("invalid containerPort"));
+    let number = |text: &str| {
+        let digits = Some(text).filter(|text| !text.starts_with('+'));
+        let port = digits.and_then(|text| text.parse::<u16>().ok());
+        port.ok_or_else(|| bad("invalid containerPort"))
+    };
     let (first, last) = (number(first)?, number(last)?);
     if first > last {
         return Err(bad("the range goes backwards"));

@@ -5,7 +5,11 @@ use common::plan::{Plan, StageIndex};
 use common::tree::Manifest;
 
 use super::{graph, stage};
+use crate::diagnostic::Problem;
 use crate::{Dockerfile, ImageFacts, ImageNeed, Options, Planned};
+
+/// How many failures are told at once.
+const MAX_FAILURES: usize = 20;
 
 /// What planning came to.
 pub(crate) enum Outcome {
@@ -33,8 +37,10 @@ pub(crate) fn plan(
     let mut planner = stage::Planner::new(file, options, known, context, &graph);
     let mut failures = Vec::new();
     for position in 0..graph.stages.len() {
-        if let Err(mut found) = planner.stage(position) {
-            failures.append(&mut found);
+        failures.append(&mut planner.stage(position));
+        if failures.len() >= MAX_FAILURES
+            || failures.iter().any(|failure| failure.code == Problem::TOO_MUCH)
+        {
             break;
         }
     }

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a wrong assumption of a test fails the test")]
 
 mod config;
+mod faults;
 mod hostile;
 mod keys;
 mod lines;
