@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use api::public::v1::{ContextUpload, PackOffer, UploadTarget};
 use blobstore::scan::{Owner, Scan, Verdict, scan};
 use client::public::Client;
+use common::ignore::IgnoreFile;
 use common::tree::TreePath;
 use common::{Digest, ProjectName};
-use dockerfile::ignore::IgnoreFile;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
 use crate::exit::CliError;

@@ -7,6 +7,7 @@ pub mod build;
 pub mod cache_key;
 pub mod digest;
 pub mod ids;
+pub mod ignore;
 pub mod image;
 pub mod lease;
 pub mod outcome;

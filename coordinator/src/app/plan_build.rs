@@ -163,7 +163,7 @@ impl App {
             build_args: request.build_args.clone(),
             labels: request.labels.clone(),
             platform: request.platform.clone().unwrap_or_else(|| host.clone()),
-            build_platform: host,
+            ..Options::new(host)
         };
         let images = self.images(&file, &options, request.pull).await?;
         let context = match &source.manifest {

@@ -1,5 +1,7 @@
 //! The state exchange with a worker.
 
+use std::collections::BTreeMap;
+
 use std::time::{Duration, Instant};
 
 use api::worker::v1::{
@@ -202,6 +204,9 @@ fn stage_job(row: StageJobRow) -> Result<Option<Job>, AppError> {
     let Some(base_layers) = row.base_layers.or(row.producer_layers) else { return Ok(None) };
     let inputs = row.slices.into_iter().map(|(stage, slice)| slice_input(stage, slice)).collect();
     Ok(Some(Job::Stage(Box::new(StageJob {
+        contexts: BTreeMap::new(),
+        secrets: BTreeMap::new(),
+        fresh_caches: false,
         stage: document.stage,
         stage_ids: document.stage_ids,
         images: document.images,

@@ -6,9 +6,11 @@
 
 pub mod problem;
 pub mod public;
+mod secret;
 pub mod worker;
 
 pub use problem::Problem;
+pub use secret::Secret;
 
 /// Version of the worker protocol that this build speaks.
 pub const WORKER_PROTOCOL: u32 = 1;

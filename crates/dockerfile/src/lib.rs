@@ -7,17 +7,17 @@
 
 mod diagnostic;
 mod expand;
-pub mod ignore;
 mod instruction;
 mod plan;
 mod source;
 mod stages;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use common::image::ResolvedImage;
 use common::outcome::LineRange;
-use common::plan::Plan;
+use common::plan::{Network, Plan, RunOptions};
 use common::tree::Manifest;
 use common::{Failure, Platform};
 
@@ -36,6 +36,37 @@ pub struct Options {
     pub platform: Platform,
     /// Platform of the workers.
     pub build_platform: Platform,
+    /// `--build-context`, by lower-case name.
+    pub contexts: BTreeMap<String, NamedContext>,
+    /// What a RUN reaches that does not say.
+    pub network: Network,
+    /// The surroundings of every RUN.
+    pub run: RunOptions,
+}
+
+/// What takes the place of a stage or an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NamedContext {
+    /// Local files; they have arrived under this manifest.
+    Local(Arc<Manifest>),
+    /// `docker-image://`: another image.
+    Image(String),
+}
+
+impl Options {
+    /// The last stage for one platform, with nothing set.
+    pub fn new(platform: Platform) -> Self {
+        Self {
+            target: None,
+            build_args: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            build_platform: platform.clone(),
+            platform,
+            contexts: BTreeMap::new(),
+            network: Network::Default,
+            run: RunOptions::default(),
+        }
+    }
 }
 
 /// An image that planning needs to know.

@@ -4,6 +4,7 @@
 //! layers/<diff id>/    one unpacked layer, in overlay form; never changed once it has its name
 //! blobs/<digest>       a layer as it is pushed
 //! manifests/<digest>   an encoded tree
+//! caches/<digest>/     a cache mount: see [`super::caches`]
 //! tmp/                 everything unfinished; emptied at start
 //! lock                 locked by the worker that uses the directory
 //! worker-id            the worker's id
@@ -19,6 +20,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use common::{Digest, StageId, WorkerId};
 
+use super::caches::CacheLocks;
+
 /// A data directory.
 #[derive(Debug)]
 pub(crate) struct ContentStore {
@@ -27,6 +30,8 @@ pub(crate) struct ContentStore {
     fetching: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
     /// Root file systems of stages that ran here: their layers, lowest first.
     chains: Mutex<HashMap<StageId, Vec<PathBuf>>>,
+    /// Who uses which cache mount.
+    pub(super) cache_locks: CacheLocks,
     _lock: fs::File,
 }
 
@@ -41,10 +46,16 @@ impl ContentStore {
         if tmp.exists() {
             fs::remove_dir_all(&tmp)?;
         }
-        for name in ["layers", "blobs", "manifests", "tmp"] {
+        for name in ["layers", "blobs", "manifests", "caches", "tmp"] {
             fs::create_dir_all(root.join(name))?;
         }
-        Ok(Self { root, fetching: Mutex::default(), chains: Mutex::default(), _lock: lock })
+        Ok(Self {
+            root,
+            fetching: Mutex::default(),
+            chains: Mutex::default(),
+            cache_locks: CacheLocks::default(),
+            _lock: lock,
+        })
     }
 
     /// The worker's id, made at the first start.
@@ -78,6 +89,11 @@ impl ContentStore {
     /// Where a manifest is, or would be.
     pub(crate) fn manifest(&self, digest: &Digest) -> PathBuf {
         self.root.join("manifests").join(digest.hex())
+    }
+
+    /// Where cache mounts are.
+    pub(super) fn caches(&self) -> PathBuf {
+        self.root.join("caches")
     }
 
     /// Gives an unfinished file or directory its name. Something of that name is the same thing.

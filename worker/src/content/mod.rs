@@ -1,5 +1,7 @@
 //! What a worker keeps on disk. All of it is a cache: it can be had again.
 
+mod caches;
 mod directory;
 
+pub(crate) use caches::{Cache, cache_name};
 pub(crate) use directory::ContentStore;

@@ -30,7 +30,10 @@ pub(crate) async fn run(worker: &Arc<Worker>, held: &Arc<Held>, assignment: Assi
     let mut account = Account::default();
     let dockerfile = assignment.dockerfile.clone();
     let result = match assignment.job {
-        Job::Stage(job) => stage::run(worker, held, *job, log.writer(), &mut account).await,
+        Job::Stage(job) => {
+            let project = &assignment.project;
+            stage::run(worker, held, project, *job, log.writer(), &mut account).await
+        }
         Job::Export(job) => export::run(worker, held, *job, log.writer(), &mut account).await,
     };
     let outcome = match (result, held.stopped()) {

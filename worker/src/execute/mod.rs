@@ -4,6 +4,7 @@ pub mod copy;
 mod export;
 mod failure;
 mod job;
+mod mounts;
 mod slices;
 mod sources;
 mod stage;

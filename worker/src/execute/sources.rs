@@ -7,9 +7,9 @@ use api::public::v1::TimingView;
 use api::worker::v1::{SliceInput, SliceUse};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use common::plan::{CopyFrom, CopyOp, SliceSelector, StageIndex};
+use common::plan::{CopyFrom, SliceSelector, StageIndex};
 use common::tree::{Entry, EntryKind, Manifest, TreePath};
-use common::{Failure, FailureClass, StageId};
+use common::{Digest, Failure, FailureClass, StageId};
 
 use super::copy::has_wildcard;
 use super::failure::JobError;
@@ -33,22 +33,27 @@ impl Source {
     }
 }
 
-/// Makes the tree that a copy reads, below `directory`. For the files of another stage this may
-/// mean to wait: then the slot is free meanwhile.
+/// Makes the tree that a copy or a mount reads, at the new directory `at`: at least `wanted` of it,
+/// paths or patterns. For the files of another stage this may mean to wait: then the slot is free
+/// meanwhile.
 pub(super) async fn prepare(
     run: &mut StageRun<'_>,
-    op: &CopyOp,
-    directory: &Path,
+    from: &CopyFrom,
+    wanted: &[String],
+    at: &Path,
     timing: &mut TimingView,
 ) -> Result<Source, JobError> {
-    if op.sources.is_empty() {
+    if wanted.is_empty() {
         return Ok(Source::default());
     }
-    let at = directory.join("source");
+    let at = at.to_owned();
     std::fs::create_dir(&at)?;
-    match &op.from {
-        CopyFrom::Context => context(run, op, at, timing).await,
-        CopyFrom::NamedContext { name } => Err(missing(&format!("context {name}"))),
+    match from {
+        CopyFrom::Context => context(run, run.job.context, wanted, at, timing).await,
+        CopyFrom::NamedContext { name } => {
+            let digest = run.job.contexts.get(name).copied();
+            context(run, Some(digest.ok_or_else(|| missing("context"))?), wanted, at, timing).await
+        }
         CopyFrom::Image { image } => {
             let found = run.job.images.iter().find(|(index, _)| *index == image.0);
             let layers =
@@ -70,13 +75,14 @@ fn missing(what: &str) -> JobError {
 
 async fn context(
     run: &StageRun<'_>,
-    op: &CopyOp,
+    digest: Option<Digest>,
+    wanted: &[String],
     at: PathBuf,
     timing: &mut TimingView,
 ) -> Result<Source, JobError> {
-    let Some(digest) = run.context() else { return Ok(Source::default()) };
+    let Some(digest) = digest else { return Ok(Source::default()) };
     let start = Instant::now();
-    let prefixes: Vec<TreePath> = op.sources.iter().map(|source| fixed_part(source)).collect();
+    let prefixes: Vec<TreePath> = wanted.iter().map(|source| fixed_part(source)).collect();
     // Looked for once: a context has many entries.
     let links = std::sync::OnceLock::new();
     let want = move |manifest: &Manifest, entry: &Entry| {
@@ -92,7 +98,8 @@ async fn context(
 fn fixed_part(pattern: &str) -> TreePath {
     let fixed: Vec<&str> = pattern
         .split('/')
-        .filter(|part| !part.is_empty())
+        // A lone dot is the pivot of --parents.
+        .filter(|part| !part.is_empty() && *part != ".")
         .take_while(|part| !has_wildcard(part))
         .collect();
     TreePath::new(fixed.join("/")).unwrap_or_default()
@@ -193,9 +200,14 @@ mod tests {
 
     #[test]
     fn only_what_stands_before_a_wildcard_is_certain() {
-        for (pattern, expected) in
-            [("/src/a", "src/a"), ("/src/*/x", "src"), ("/*", ""), ("/", ""), ("/a/b/", "a/b")]
-        {
+        for (pattern, expected) in [
+            ("/src/a", "src/a"),
+            ("/src/*/x", "src"),
+            ("/*", ""),
+            ("/", ""),
+            ("/a/b/", "a/b"),
+            ("/a/./b", "a/b"),
+        ] {
             assert_eq!(fixed_part(pattern).display(), expected, "{pattern}");
         }
     }

@@ -9,8 +9,8 @@ use api::worker::v1::{
     HeldPhase, ObjectKind, ObjectName, StageJob, StageOutcome, StepReport, StepState,
 };
 use common::image::{Layer, LayerOrigin};
-use common::plan::Step;
-use common::{Digest, Failure, FailureClass};
+use common::plan::{Op, Step};
+use common::{Failure, FailureClass, ProjectName};
 use layer::{Compression, PackError, PackedLayer};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
@@ -28,6 +28,7 @@ use crate::transfer::{ensure_layers, upload};
 pub(super) struct StageRun<'a> {
     pub(super) worker: &'a Arc<Worker>,
     pub(super) held: &'a Arc<Held>,
+    pub(super) project: &'a ProjectName,
     pub(super) job: StageJob,
     pub(super) log: LogWriter,
     pub(super) account: &'a mut Account,
@@ -57,6 +58,7 @@ pub(super) fn millis(start: Instant) -> u64 {
 pub(super) async fn run(
     worker: &Arc<Worker>,
     held: &Arc<Held>,
+    project: &ProjectName,
     job: StageJob,
     log: LogWriter,
     account: &mut Account,
@@ -65,6 +67,7 @@ pub(super) async fn run(
     let mut run = StageRun {
         worker,
         held,
+        project,
         job,
         log,
         account,
@@ -143,7 +146,9 @@ impl StageRun<'_> {
             return Err(error);
         }
         // The next step goes on at once; the layer is made meanwhile.
-        let (lowers, from) = (self.lowers.clone(), upper.clone());
+        // One that stands alone is not compared with what is below it.
+        let lowers = if stands_alone(step) { Vec::new() } else { self.lowers.clone() };
+        let from = upper.clone();
         let blob = directory.path().join("blob");
         let out = blob.clone();
         let packing = tokio::task::spawn_blocking(move || {
@@ -239,11 +244,11 @@ impl StageRun<'_> {
         let report = StepReport { lease: self.held.lease, number, state, timing, layer };
         persist(self.held, || self.worker.client.step(&report)).await
     }
+}
 
-    /// Digest of the context, which a step that copies from it needs.
-    pub(super) fn context(&self) -> Option<Digest> {
-        self.job.context
-    }
+/// Whether a step's layer does not depend on the layers below it: `--link`.
+pub(super) fn stands_alone(step: &Step) -> bool {
+    matches!(&step.op, Op::Copy(op) if op.link)
 }
 
 fn farm_layer(packed: &PackedLayer) -> Layer {

@@ -11,9 +11,9 @@ use tokio::sync::mpsc;
 
 use super::copy::{CopyError, copy, make_workdir};
 use super::failure::JobError;
-use super::sources;
-use super::stage::{StageRun, millis};
-use crate::rootfs::{Mount, mount_writable};
+use super::stage::{StageRun, millis, stands_alone};
+use super::{mounts, sources};
+use crate::rootfs::{Mount, mount_memory, mount_writable};
 use crate::runtime::{RunError, RunExit, RunRequest};
 
 /// Output chunks of a command that wait to be split into lines.
@@ -27,31 +27,59 @@ pub(super) async fn run_step(
     upper: &Path,
     timing: &mut TimingView,
 ) -> Result<(), JobError> {
-    // What a copy reads may have to come first: the root file system is mounted after that.
-    let source = match &step.op {
-        Op::Copy(op) => {
-            let cancel = run.held.cancel.clone();
-            tokio::select! {
-                source = sources::prepare(run, op, directory, timing) => source?,
-                () = cancel.cancelled() => return Err(JobError::Stopped),
-            }
-        }
-        Op::Run(_) | Op::Workdir(_) => sources::Source::default(),
-    };
+    // What it reads may have to come first: the root file system is mounted after that.
+    let inputs = inputs(run, step, directory, timing).await?;
     let start = Instant::now();
-    let mount = mount_root(run, directory, upper)?;
-    let root = mount.path().to_owned();
+    let mount = mount_root(run, step, directory, upper)?;
+    let root = mount.as_ref().map_or(upper, Mount::path).to_owned();
     let result = match &step.op {
-        Op::Run(op) => run_command(run, step, op, directory, &root).await,
-        Op::Copy(op) => copy_files(run, step, op, &source, &root).await,
+        Op::Run(op) => run_command(run, step, op, &inputs.mounts, directory, &root).await,
+        Op::Copy(op) => copy_files(run, step, op, &inputs.source, &root).await,
         Op::Workdir(op) => make_directory(op.clone(), root).await,
     };
-    tokio::task::spawn_blocking(move || drop((mount, source))).await?;
+    tokio::task::spawn_blocking(move || drop((mount, inputs))).await?;
     timing.run_millis += millis(start);
     result
 }
 
-fn mount_root(run: &StageRun<'_>, directory: &Path, upper: &Path) -> Result<Mount, JobError> {
+/// What a step reads besides the root file system.
+#[derive(Debug, Default)]
+struct Inputs {
+    source: sources::Source,
+    mounts: mounts::Prepared,
+}
+
+async fn inputs(
+    run: &mut StageRun<'_>,
+    step: &Step,
+    directory: &Path,
+    timing: &mut TimingView,
+) -> Result<Inputs, JobError> {
+    let mut inputs = Inputs::default();
+    match &step.op {
+        Op::Copy(op) => {
+            let cancel = run.held.cancel.clone();
+            let at = directory.join("source");
+            inputs.source = tokio::select! {
+                source = sources::prepare(run, &op.from, &op.sources, &at, timing) => source?,
+                () = cancel.cancelled() => return Err(JobError::Stopped),
+            };
+        }
+        Op::Run(op) => {
+            inputs.mounts = mounts::prepare(run, op, &directory.join("mounts"), timing).await?;
+        }
+        Op::Workdir(_) => {}
+    }
+    Ok(inputs)
+}
+
+/// Mounts the root file system. A layer that stands alone is made in an empty directory.
+fn mount_root(
+    run: &StageRun<'_>,
+    step: &Step,
+    directory: &Path,
+    upper: &Path,
+) -> Result<Option<Mount>, JobError> {
     use std::os::unix::fs::PermissionsExt as _;
     let (work, at) = (directory.join("work"), directory.join("root"));
     for path in [upper, &work, &at] {
@@ -62,7 +90,10 @@ fn mount_root(run: &StageRun<'_>, directory: &Path, upper: &Path) -> Result<Moun
     if let Some(lower) = run.lowers.last() {
         copy_root_metadata(lower, upper)?;
     }
-    Ok(mount_writable(&run.lowers, upper, &work, &at)?)
+    if stands_alone(step) {
+        return Ok(None);
+    }
+    Ok(Some(mount_writable(&run.lowers, upper, &work, &at)?))
 }
 
 fn copy_root_metadata(lower: &Path, upper: &Path) -> Result<(), JobError> {
@@ -77,16 +108,21 @@ async fn run_command(
     run: &StageRun<'_>,
     step: &Step,
     op: &RunOp,
+    mounts: &mounts::Prepared,
     directory: &Path,
     root: &Path,
 ) -> Result<(), JobError> {
     let bundle = directory.join("bundle");
     std::fs::create_dir(&bundle)?;
+    // The runtime's configuration holds the variables: secrets never reach a disk.
+    let memory = if mounts.secret_env.is_empty() { None } else { Some(mount_memory(&bundle)?) };
     let request = RunRequest {
         id: format!("{}-{}-{}", run.held.lease.stage, run.held.lease.epoch, step.number),
         rootfs: root.to_owned(),
         bundle,
         op: op.clone(),
+        mounts: mounts.mounts.clone(),
+        secret_env: mounts.secret_env.clone(),
         limits: Resources::default(),
     };
     let (output, receiver) = mpsc::channel(OUTPUT_BUFFER);
@@ -94,6 +130,7 @@ async fn run_command(
     let forwarding = tokio::spawn(async move { log.forward(number, receiver).await });
     let exit = run.worker.runtime.run(request, output, run.held.cancel.clone()).await;
     forwarding.await?;
+    drop(memory);
     let exit = exit.map_err(|error| run_failure(&error))?;
     if exit.cancelled {
         return Err(JobError::Stopped);
@@ -105,6 +142,8 @@ fn run_failure(error: &RunError) -> Failure {
     match error {
         RunError::User(_) => Failure::new(FailureClass::User, "unknown-user", error.to_string())
             .with_hint("USER names a user that the image's /etc/passwd lacks: create it first"),
+        RunError::Insecure => Failure::new(FailureClass::User, "insecure", error.to_string())
+            .with_hint("the operator allows it with runtime.allow_insecure"),
         RunError::HostNetwork => {
             Failure::new(FailureClass::User, "host-network", error.to_string())
                 .with_hint("the operator allows it with runtime.allow_host_network")

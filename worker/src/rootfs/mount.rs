@@ -35,6 +35,16 @@ impl Drop for Mount {
     }
 }
 
+/// Mounts memory at the existing directory `at`, for what must not reach a disk. Only its owner can
+/// look into it.
+pub fn mount_memory(at: &Path) -> io::Result<Mount> {
+    let memory = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(memory.as_fd(), "mode", "0700")?;
+    fsconfig_set_string(memory.as_fd(), "size", "16m")?;
+    fsconfig_create(memory.as_fd())?;
+    attach(&memory, MountAttrFlags::empty(), at)
+}
+
 /// Mounts `lowers` (lowest first, may be empty) read-only at the existing directory `at`.
 pub fn mount_readonly(lowers: &[PathBuf], at: &Path) -> io::Result<Mount> {
     match lowers {

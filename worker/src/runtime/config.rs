@@ -42,6 +42,8 @@ pub struct RuntimeConfig {
     pub network: DefaultNetwork,
     /// Whether `RUN --network=host` is allowed.
     pub allow_host_network: bool,
+    /// Whether `RUN --security=insecure` is allowed: it can take over the worker.
+    pub allow_insecure: bool,
     /// Networks that a RUN never reaches, besides loopback and link-local ones: those of the farm's
     /// own services.
     pub deny_networks: Vec<String>,
@@ -60,6 +62,7 @@ impl Default for RuntimeConfig {
             path: None,
             network: DefaultNetwork::Auto,
             allow_host_network: false,
+            allow_insecure: false,
             deny_networks: Vec::new(),
             memory_bytes: 0,
             // Enough for `make -j` on a big machine, too little for a fork bomb to hurt.

@@ -7,13 +7,14 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use api::public::v1::LogStream;
-use common::plan::{Network, RunOp};
+use common::plan::{Network, RunOp, Security};
 use common::resources::Resources;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::cgroup::Cgroup;
+use super::mounts::{ContainerMount, MountSource, in_order};
 use super::network::{DNS_SERVER, NetworkLease};
 use super::probe::Runtime;
 use super::spec::{self, HOSTNAME, NetworkNamespace, Surroundings};
@@ -35,8 +36,12 @@ pub struct RunRequest {
     pub rootfs: PathBuf,
     /// An empty directory for the runtime's files.
     pub bundle: PathBuf,
-    /// The command.
+    /// The command; its own `mounts` are prepared by the caller, in `mounts`.
     pub op: RunOp,
+    /// What is mounted.
+    pub mounts: Vec<ContainerMount>,
+    /// Variables that only this process sees: secrets.
+    pub secret_env: Vec<(String, String)>,
     /// Limits; what is absent comes from the configuration.
     pub limits: Resources,
 }
@@ -74,6 +79,9 @@ pub enum RunError {
     /// `--network=host` where it is not allowed.
     #[error("network mode \"host\" is not allowed on this worker")]
     HostNetwork,
+    /// `--security=insecure` where it is not allowed.
+    #[error("security.insecure is not allowed on this worker")]
+    Insecure,
     /// A file or directory could not be prepared.
     #[error("could not prepare the container")]
     Prepare(#[source] io::Error),
@@ -144,16 +152,21 @@ impl Runtime {
     }
 
     fn prepare(&self, request: &RunRequest) -> Result<Prepared, RunError> {
+        if request.op.security == Security::Insecure && !self.config.allow_insecure {
+            return Err(RunError::Insecure);
+        }
         let identity = users::resolve(&request.rootfs, &request.op.user)?;
         let (namespace, lease) = self.namespace(request.op.network)?;
         let prepare = RunError::Prepare;
-        let bound = Self::bound_files(request, lease.is_some()).map_err(prepare)?;
+        let mut mounts = Self::bound_files(request, lease.is_some()).map_err(prepare)?;
+        mounts.extend(request.mounts.iter().cloned());
+        let mounts = in_order(&mounts);
         let mut targets: Vec<(&str, StubKind)> = vec![
             ("/proc", StubKind::Directory),
             ("/sys", StubKind::Directory),
             ("/dev", StubKind::Directory),
         ];
-        targets.extend(bound.iter().map(|(_, target)| (target.as_str(), StubKind::File)));
+        targets.extend(mounts.iter().map(|mount| (mount.target.as_str(), mount.stub())));
         fs::create_dir_all(&self.state).map_err(prepare)?;
         let memory = request.limits.memory_bytes.unwrap_or(self.config.memory_bytes);
         let cgroup = Cgroup::make(&self.cgroups, &request.id, memory).map_err(prepare)?;
@@ -162,7 +175,8 @@ impl Runtime {
         let around = Surroundings {
             rootfs: &request.rootfs,
             identity: &identity,
-            bound_files: &bound,
+            mounts: &mounts,
+            secret_env: &request.secret_env,
             cgroup_path: &cgroup.container_path(),
             network: namespace,
             pids: request.limits.pids.unwrap_or(self.config.pids),
@@ -192,13 +206,22 @@ impl Runtime {
     }
 
     /// Files that the command sees instead of the image's, and never in a layer.
-    fn bound_files(request: &RunRequest, has_slirp: bool) -> io::Result<Vec<(PathBuf, String)>> {
-        let hosts =
-            format!("127.0.0.1\tlocalhost {HOSTNAME}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    fn bound_files(request: &RunRequest, has_slirp: bool) -> io::Result<Vec<ContainerMount>> {
+        let options = &request.op.options;
+        let name = options.hostname.as_deref().unwrap_or(HOSTNAME);
+        let mut hosts =
+            format!("127.0.0.1\tlocalhost {name}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+        for (name, address) in &options.hosts {
+            hosts.push_str(&format!("{address}\t{name}\n"));
+        }
         let resolver = match (request.op.network, has_slirp) {
             (Network::Host, _) => fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
             (_, true) => format!("nameserver {DNS_SERVER}\n"),
             (_, false) => String::new(),
+        };
+        let file = |path: PathBuf, target: &str| ContainerMount {
+            target: target.to_owned(),
+            source: MountSource::File { path, read_only: true },
         };
         let mut files = Vec::new();
         for (name, target, content, mode) in [
@@ -207,12 +230,12 @@ impl Runtime {
         ] {
             let source = request.bundle.join(name);
             write_bound_file(&source, content, mode)?;
-            files.push((source, target.to_owned()));
+            files.push(file(source, target));
         }
         if let Some(script) = &request.op.script {
             let source = request.bundle.join("script");
             write_bound_file(&source, &script.content, 0o755)?;
-            files.push((source, script.name.clone()));
+            files.push(file(source, &script.name));
         }
         Ok(files)
     }

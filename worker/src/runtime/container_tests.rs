@@ -44,6 +44,8 @@ impl Sandbox {
                 network: Network::None,
                 ..RunOp::new(vec!["/bin/sh".into(), "-c".into(), script.into()])
             },
+            mounts: Vec::new(),
+            secret_env: Vec::new(),
             limits: Resources::default(),
         }
     }

@@ -10,6 +10,7 @@
 mod cgroup;
 mod config;
 mod container;
+mod mounts;
 mod network;
 mod probe;
 mod spec;
@@ -19,5 +20,6 @@ mod users;
 
 pub use config::{DefaultNetwork, RuntimeConfig, RuntimeKind};
 pub use container::{OutputChunk, RunError, RunExit, RunRequest};
+pub use mounts::{ContainerMount, MountSource};
 pub use probe::{ProbeError, Runtime};
 pub use users::{Identity, UnknownUser, resolve as resolve_user};

@@ -5,9 +5,10 @@
 
 use std::path::Path;
 
-use common::plan::RunOp;
+use common::plan::{RunOp, Security};
 use serde_json::{Value, json};
 
+use super::mounts::ContainerMount;
 use super::users::Identity;
 
 /// The capability set of a container that is not privileged: mask `00000000a80425fb`.
@@ -27,6 +28,40 @@ const CAPABILITIES: [&str; 14] = [
     "CAP_SETUID",
     "CAP_SYS_CHROOT",
 ];
+
+/// What an insecure container has besides: the rest of capabilities(7).
+const MORE_CAPABILITIES: [&str; 27] = [
+    "CAP_AUDIT_CONTROL",
+    "CAP_AUDIT_READ",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_LEASE",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_MAC_ADMIN",
+    "CAP_MAC_OVERRIDE",
+    "CAP_NET_ADMIN",
+    "CAP_NET_BROADCAST",
+    "CAP_PERFMON",
+    "CAP_SYSLOG",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_NICE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_WAKE_ALARM",
+];
+
+/// Size of `/dev/shm` unless the build says otherwise.
+const DEFAULT_SHM_BYTES: u64 = 64 << 20;
 
 const MASKED: [&str; 10] = [
     "/proc/asound",
@@ -56,8 +91,10 @@ pub(super) struct Surroundings<'a> {
     pub(super) rootfs: &'a Path,
     /// Who runs the command.
     pub(super) identity: &'a Identity,
-    /// Files bound into the container: source, target.
-    pub(super) bound_files: &'a [(std::path::PathBuf, String)],
+    /// What is mounted, in order.
+    pub(super) mounts: &'a [ContainerMount],
+    /// Variables that stand nowhere but here.
+    pub(super) secret_env: &'a [(String, String)],
     /// Path of the container's cgroup, below the hierarchy's root.
     pub(super) cgroup_path: &'a str,
     /// Network namespace to join; none makes a new one, with loopback only.
@@ -80,6 +117,11 @@ pub(super) enum NetworkNamespace {
 
 /// The configuration.
 pub(super) fn config(op: &RunOp, around: &Surroundings<'_>) -> Value {
+    let is_sandbox = op.security == Security::Sandbox;
+    let capabilities: Vec<&str> = CAPABILITIES
+        .into_iter()
+        .chain(MORE_CAPABILITIES.into_iter().filter(|_| !is_sandbox))
+        .collect();
     json!({
         "ociVersion": "1.0.2",
         "process": {
@@ -90,32 +132,46 @@ pub(super) fn config(op: &RunOp, around: &Surroundings<'_>) -> Value {
                 "additionalGids": around.identity.additional_gids,
             },
             "args": op.argv,
-            "env": environment(op, around.identity),
+            "env": environment(op, around),
             "cwd": op.working_dir,
             "capabilities": {
-                "bounding": CAPABILITIES,
-                "effective": CAPABILITIES,
-                "permitted": CAPABILITIES,
+                "bounding": capabilities,
+                "effective": capabilities,
+                "permitted": capabilities,
             },
-            "rlimits": [],
+            "rlimits": rlimits(op),
             "noNewPrivileges": false,
         },
         "root": { "path": around.rootfs, "readonly": false },
-        "hostname": HOSTNAME,
-        "mounts": mounts(around),
+        "hostname": op.options.hostname.as_deref().unwrap_or(HOSTNAME),
+        "mounts": mounts(op, around),
         "linux": {
             "cgroupsPath": around.cgroup_path,
-            "resources": resources(around),
+            "resources": resources(op, around),
             "namespaces": namespaces(&around.network),
-            "maskedPaths": MASKED,
-            "readonlyPaths": READ_ONLY,
+            "maskedPaths": if is_sandbox { &MASKED[..] } else { &[] },
+            "readonlyPaths": if is_sandbox { &READ_ONLY[..] } else { &[] },
         },
     })
 }
 
-fn resources(around: &Surroundings<'_>) -> Value {
+fn rlimits(op: &RunOp) -> Vec<Value> {
+    // RLIM_INFINITY, which is -1 in the options.
+    let value = |limit: i64| u64::try_from(limit).unwrap_or(u64::MAX);
+    let limits = op.options.ulimits.iter().map(|limit| {
+        let name = format!("RLIMIT_{}", limit.name.to_ascii_uppercase());
+        json!({"type": name, "soft": value(limit.soft), "hard": value(limit.hard)})
+    });
+    limits.collect()
+}
+
+fn resources(op: &RunOp, around: &Surroundings<'_>) -> Value {
+    let devices = match op.security {
+        Security::Sandbox => device_rules(),
+        Security::Insecure => json!([{"allow": true, "access": "rwm"}]),
+    };
     let mut resources = json!({
-        "devices": device_rules(),
+        "devices": devices,
         "pids": { "limit": around.pids },
     });
     if let Some(millis) = around.cpu_millis {
@@ -127,7 +183,7 @@ fn resources(around: &Surroundings<'_>) -> Value {
 }
 
 /// The variables in order; `PATH` and `HOME` are added where they are missing.
-fn environment(op: &RunOp, identity: &Identity) -> Vec<String> {
+fn environment(op: &RunOp, around: &Surroundings<'_>) -> Vec<String> {
     let mut variables: Vec<String> = Vec::with_capacity(op.env.len() + 2);
     let has = |name: &str| op.env.iter().any(|(known, _)| known == name);
     if !has("PATH") {
@@ -136,12 +192,16 @@ fn environment(op: &RunOp, identity: &Identity) -> Vec<String> {
     let unkeyed = op.unkeyed_env.iter().filter(|(name, _)| !has(name));
     variables.extend(op.env.iter().chain(unkeyed).map(|(name, value)| format!("{name}={value}")));
     if !has("HOME") {
-        variables.push(format!("HOME={}", identity.home));
+        variables.push(format!("HOME={}", around.identity.home));
     }
+    variables.extend(around.secret_env.iter().map(|(name, value)| format!("{name}={value}")));
     variables
 }
 
-fn mounts(around: &Surroundings<'_>) -> Vec<Value> {
+fn mounts(op: &RunOp, around: &Surroundings<'_>) -> Vec<Value> {
+    let is_sandbox = op.security == Security::Sandbox;
+    let kernel = if is_sandbox { "ro" } else { "rw" };
+    let shm_bytes = op.options.shm_bytes.unwrap_or(DEFAULT_SHM_BYTES);
     let mut mounts = vec![
         json!({"destination": "/proc", "type": "proc", "source": "proc",
             "options": ["nosuid", "noexec", "nodev"]}),
@@ -150,18 +210,15 @@ fn mounts(around: &Surroundings<'_>) -> Vec<Value> {
         json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts",
             "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]}),
         json!({"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
-            "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]}),
+            "options": ["nosuid", "noexec", "nodev", "mode=1777", format!("size={shm_bytes}")]}),
         json!({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue",
             "options": ["nosuid", "noexec", "nodev"]}),
         json!({"destination": "/sys", "type": "sysfs", "source": "sysfs",
-            "options": ["nosuid", "noexec", "nodev", "ro"]}),
+            "options": ["nosuid", "noexec", "nodev", kernel]}),
         json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
-            "options": ["nosuid", "noexec", "nodev", "relatime", "ro"]}),
+            "options": ["nosuid", "noexec", "nodev", "relatime", kernel]}),
     ];
-    mounts.extend(around.bound_files.iter().map(|(source, target)| {
-        json!({"destination": target, "type": "bind", "source": source,
-            "options": ["bind", "ro", "nosuid", "nodev"]})
-    }));
+    mounts.extend(around.mounts.iter().map(ContainerMount::config));
     mounts
 }
 
@@ -219,11 +276,21 @@ mod tests {
     fn path_and_home_are_supplied_only_where_missing() {
         let identity =
             Identity { uid: 0, gid: 0, additional_gids: Vec::new(), home: "/root".to_owned() };
-        let plain = environment(&op(&[("A", "1")]), &identity);
+        let around = Surroundings {
+            rootfs: Path::new("/"),
+            identity: &identity,
+            mounts: &[],
+            secret_env: &[("TOKEN".to_owned(), "t".to_owned())],
+            cgroup_path: "",
+            network: NetworkNamespace::New,
+            pids: 1,
+            cpu_millis: None,
+        };
+        let plain = environment(&op(&[("A", "1")]), &around);
         let path = format!("PATH={DEFAULT_PATH}");
-        assert_eq!(plain, [path.as_str(), "A=1", "http_proxy=p", "HOME=/root"]);
+        assert_eq!(plain, [path.as_str(), "A=1", "http_proxy=p", "HOME=/root", "TOKEN=t"]);
         let given =
-            environment(&op(&[("PATH", "/x"), ("HOME", "/y"), ("http_proxy", "q")]), &identity);
-        assert_eq!(given, ["PATH=/x", "HOME=/y", "http_proxy=q"]);
+            environment(&op(&[("PATH", "/x"), ("HOME", "/y"), ("http_proxy", "q")]), &around);
+        assert_eq!(given, ["PATH=/x", "HOME=/y", "http_proxy=q", "TOKEN=t"]);
     }
 }

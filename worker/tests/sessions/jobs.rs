@@ -1,5 +1,6 @@
 //! Workers and work for them.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -129,6 +130,9 @@ pub(crate) fn stage(base_layers: &[Layer]) -> Stage {
         demands: Vec::new(),
     };
     let job = StageJob {
+        contexts: BTreeMap::new(),
+        secrets: BTreeMap::new(),
+        fresh_caches: false,
         stage,
         stage_ids: Vec::new(),
         images: Vec::new(),

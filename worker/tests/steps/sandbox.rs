@@ -133,6 +133,8 @@ impl Sandbox {
                 network: Network::None,
                 ..RunOp::new(argv.iter().map(|argument| (*argument).to_owned()).collect())
             },
+            mounts: Vec::new(),
+            secret_env: Vec::new(),
             limits: Resources::default(),
         }
     }

@@ -11,7 +11,7 @@ use common::tree::{Entry, EntryKind, Manifest, TreePath};
 
 use crate::diagnostic::{Problem, nearest};
 use crate::expand::Budget;
-use crate::ignore;
+use common::ignore;
 
 /// The context of one plan.
 pub(crate) struct Context<'a> {

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use common::outcome::LineRange;
 use common::{Failure, Platform};
 
+use super::mounts;
 use super::scope::Global;
 use crate::diagnostic::{Problem, nearest};
 use crate::instruction::{Instruction, Spanned};
 use crate::source::read_trigger;
-use crate::{Dockerfile, ImageFacts, ImageNeed, Options, instruction};
+use crate::{Dockerfile, ImageFacts, ImageNeed, NamedContext, Options, instruction};
 
 /// Most instructions of all needed stages, with the triggers that fire in each.
 const MAX_INSTRUCTIONS: usize = 20_000;
@@ -35,12 +36,16 @@ pub(crate) struct Node {
     pub(crate) platform: Platform,
     /// Triggers of the base, then the stage's own.
     pub(crate) instructions: Vec<Spanned>,
+    /// The stages that it copies or mounts from, by position in the Dockerfile.
+    reads: Vec<usize>,
 }
 
 /// What a stage starts from, by position in the Dockerfile or reference.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum NodeBase {
     Scratch,
+    /// A named context of local files.
+    Context(String),
     Stage(usize),
     Image(String),
 }
@@ -49,6 +54,8 @@ pub(crate) enum NodeBase {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum From {
     Stage(usize),
+    /// A named context of local files.
+    Context(String),
     Image(String),
 }
 
@@ -76,14 +83,7 @@ pub(crate) fn build<'a>(
                 if let NodeBase::Stage(stage) = node.base {
                     mark(stage);
                 }
-                for spanned in &node.instructions {
-                    if let Instruction::Copy(copy) = &spanned.instruction
-                        && let Some(from) = &copy.from
-                        && let Ok(From::Stage(stage)) = resolve_from(file, source, from)
-                    {
-                        mark(stage);
-                    }
-                }
+                node.reads.iter().copied().for_each(&mut mark);
                 count += node.instructions.len();
                 bytes += node.instructions.iter().map(|spanned| spanned.text.len()).sum::<usize>();
                 if count > MAX_INSTRUCTIONS || bytes > MAX_INSTRUCTION_BYTES {
@@ -153,6 +153,11 @@ fn visit(
 ) -> Result<(Node, Vec<ImageNeed>), (Problem, LineRange)> {
     let stage = &file.stages[source];
     let at = |problem: Problem| (problem, stage.lines);
+    if let Some(name) = &stage.name
+        && let Some(context) = options.contexts.get(name)
+    {
+        return Ok(replaced(options, known, source, (name, context), stage.lines));
+    }
     let image = global.expand(&stage.image).map_err(at)?;
     if image.trim().is_empty() {
         let message = format!("base name ({}) should not be blank", stage.image);
@@ -168,10 +173,17 @@ fn visit(
         None => platform(stage.platform.as_deref(), options, global).map_err(at)?,
     };
     let mut needs = Vec::new();
-    let (base, triggers) = match earlier {
-        Some(base) => (NodeBase::Stage(base), own_triggers(file, base)),
-        None if image == "scratch" => (NodeBase::Scratch, Vec::new()),
-        None => {
+    let context = named_context(options, &image).filter(|_| earlier.is_none());
+    let (image, local) = match context {
+        Some((name, NamedContext::Local(_))) => (image, Some(name)),
+        Some((_, NamedContext::Image(other))) => (other.clone(), None),
+        None => (image, None),
+    };
+    let (base, triggers) = match (earlier, local) {
+        (Some(base), _) => (NodeBase::Stage(base), own_triggers(file, base)),
+        (None, Some(name)) => (NodeBase::Context(name), Vec::new()),
+        (None, None) if image == "scratch" => (NodeBase::Scratch, Vec::new()),
+        (None, None) => {
             let need = ImageNeed {
                 reference: image.clone(),
                 platform: platform.clone(),
@@ -189,16 +201,66 @@ fn visit(
         instructions.push(trigger(file, &text, stage.lines).map_err(at)?);
     }
     instructions.extend(stage.instructions.iter().cloned());
+    let mut reads = Vec::new();
     for spanned in &instructions {
-        let Instruction::Copy(copy) = &spanned.instruction else { continue };
-        let Some(from) = &copy.from else { continue };
-        let found = resolve_from(file, source, from).map_err(|problem| (problem, spanned.lines))?;
-        if let From::Image(reference) = found {
-            let (platform, lines) = (options.platform.clone(), spanned.lines);
-            needs.push(ImageNeed { reference, platform, lines, hint: None });
+        let at = |problem| (problem, spanned.lines);
+        for (from, by_index) in sources(&spanned.instruction).map_err(at)? {
+            match resolve_from(file, options, source, &from, by_index).map_err(at)? {
+                From::Stage(stage) => reads.push(stage),
+                From::Image(reference) => {
+                    let (platform, lines) = (options.platform.clone(), spanned.lines);
+                    needs.push(ImageNeed { reference, platform, lines, hint: None });
+                }
+                From::Context(_) => {}
+            }
         }
     }
-    Ok((Node { source, base, platform, instructions }, needs))
+    Ok((Node { source, base, platform, instructions, reads }, needs))
+}
+
+/// A stage whose place a named context takes: its commands vanish too.
+fn replaced(
+    options: &Options,
+    known: &ImageFacts,
+    source: usize,
+    (name, context): (&String, &NamedContext),
+    lines: LineRange,
+) -> (Node, Vec<ImageNeed>) {
+    let platform = options.platform.clone();
+    let (base, needs) = match context {
+        NamedContext::Local(_) => (NodeBase::Context(name.clone()), Vec::new()),
+        NamedContext::Image(reference) => {
+            let (reference, platform) = (reference.clone(), platform.clone());
+            let need = ImageNeed { reference: reference.clone(), platform, lines, hint: None };
+            let needs = if has(known, &need) { Vec::new() } else { vec![need] };
+            (NodeBase::Image(reference), needs)
+        }
+    };
+    (Node { source, base, platform, instructions: Vec::new(), reads: Vec::new() }, needs)
+}
+
+/// The named context that an image's reference means, and its name: `:latest` does not count.
+fn named_context<'a>(options: &'a Options, reference: &str) -> Option<(String, &'a NamedContext)> {
+    if matches!(reference, "scratch" | "context") {
+        return None;
+    }
+    let name = reference.strip_suffix(":latest").unwrap_or(reference).to_ascii_lowercase();
+    options.contexts.get(&name).map(|context| (name, context))
+}
+
+/// What an instruction copies or mounts from, as written, and whether that may be an index.
+fn sources(instruction: &Instruction) -> Result<Vec<(String, bool)>, Problem> {
+    match instruction {
+        Instruction::Copy(copy) => Ok(copy.from.iter().map(|from| (from.clone(), true)).collect()),
+        Instruction::Run(run) => {
+            let mut found = Vec::new();
+            for mount in &run.mounts {
+                found.extend(mounts::from_of(mount)?.map(|from| (from, false)));
+            }
+            Ok(found)
+        }
+        _ => Ok(Vec::new()),
+    }
 }
 
 fn near_stage(file: &Dockerfile, need: &ImageNeed) -> Option<String> {
@@ -255,8 +317,14 @@ fn trigger(file: &Dockerfile, text: &str, lines: LineRange) -> Result<Spanned, P
     }
 }
 
-/// Stage name, stage index, else image.
-pub(crate) fn resolve_from(file: &Dockerfile, current: usize, from: &str) -> Result<From, Problem> {
+/// Stage name, stage index where one may stand, named context, else image.
+pub(crate) fn resolve_from(
+    file: &Dockerfile,
+    options: &Options,
+    current: usize,
+    from: &str,
+    by_index: bool,
+) -> Result<From, Problem> {
     if from.contains('$') {
         let message = "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround";
         return Err(Problem::new("from-variable", message));
@@ -274,13 +342,17 @@ pub(crate) fn resolve_from(file: &Dockerfile, current: usize, from: &str) -> Res
             format!("cannot copy from stage {from:?}, it needs to be defined before current stage");
         return Err(Problem::new("stage-order", message));
     }
-    match from.parse::<usize>() {
-        Ok(index) if index < current => Ok(From::Stage(index)),
-        Ok(index) => {
-            let count = current;
-            Err(Problem::new("unknown-stage", format!("invalid stage index {index}"))
-                .with_hint(format!("{count} stages stand before this one, counted from 0")))
+    if by_index && let Ok(index) = from.parse::<usize>() {
+        if index < current {
+            return Ok(From::Stage(index));
         }
-        Err(_) => Ok(From::Image(from.to_owned())),
+        let hint = format!("{current} stages stand before this one, counted from 0");
+        let message = format!("invalid stage index {index}");
+        return Err(Problem::new("unknown-stage", message).with_hint(hint));
     }
+    Ok(match named_context(options, from) {
+        Some((name, NamedContext::Local(_))) => From::Context(name),
+        Some((_, NamedContext::Image(reference))) => From::Image(reference.clone()),
+        None => From::Image(from.to_owned()),
+    })
 }

@@ -1,13 +1,18 @@
 //! Stages to a plan.
 //!
 //! `graph` finds what the target needs and which images are missing, `scope` knows the variables,
-//! `stage` walks one stage's instructions and computes configuration, history and steps, `context`
-//! selects the files that a copy depends on, `history` writes what BuildKit writes.
+//! `stage` walks one stage's instructions; `config`, `run` and `copy` turn them into configuration,
+//! history and steps, `mounts` reads `--mount`, `context` selects the files that a copy depends on,
+//! `history` writes what BuildKit writes.
 
+mod config;
 mod context;
+mod copy;
 mod graph;
 mod history;
+mod mounts;
 mod paths;
+mod run;
 mod scope;
 mod stage;
 mod whole;

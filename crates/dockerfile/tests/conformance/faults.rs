@@ -146,7 +146,7 @@ fn flags_that_expand_to_nothing_are_absent() {
     let stage = last("FROM a\nCOPY --chown=$NONE --chmod=$NONE file /x");
     let copy = copies(&stage)[0];
     assert_eq!((copy.chown.as_ref(), copy.chmod.as_ref()), (None, None));
-    assert_eq!(Planning::new("FROM a\nCOPY --chmod=+755 file /x").failure().0, "not-supported");
+    assert_eq!(Planning::new("FROM a\nCOPY --chmod=+755 file /x").failure().0, "bad-flag-value");
     assert_eq!(Planning::new("FROM a\nEXPOSE +80").failure().0, "bad-port");
     assert!(last("FROM a\nEXPOSE 80/").config.exposed_ports.unwrap().contains_key("80/tcp"));
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use dockerfile::ignore::IgnoreFile;
+use common::ignore::IgnoreFile;
 use dockerfile::{ImageFacts, parse};
 
 use crate::planning::{Planning, tree};

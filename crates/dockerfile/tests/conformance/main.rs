@@ -3,9 +3,11 @@
 
 mod config;
 mod faults;
+mod flags;
 mod hostile;
 mod keys;
 mod lines;
+mod mounts;
 mod planning;
 mod scopes;
 mod stages;

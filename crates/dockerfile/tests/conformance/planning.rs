@@ -20,13 +20,7 @@ pub(crate) struct Planning {
 impl Planning {
     pub(crate) fn new(text: &str) -> Self {
         let platform: Platform = "linux/amd64".parse().unwrap();
-        let options = Options {
-            target: None,
-            build_args: BTreeMap::new(),
-            labels: BTreeMap::new(),
-            platform: platform.clone(),
-            build_platform: platform,
-        };
+        let options = Options::new(platform);
         let context = tree(&[("file", "content"), ("dir/inner", "content")]);
         Self { text: text.to_owned(), options, context, images: BTreeMap::new() }
     }

@@ -7,15 +7,17 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use common::plan::{Chmod, CopyFrom, CopyOp, InlineFile, Unpack, WorkdirOp};
+use common::ignore::IgnoreFile;
+use common::plan::{CopyFrom, CopyOp, InlineFile, Unpack, WorkdirOp};
 use rustix::fs::{AtFlags, Dir, FileType, OFlags, Stat, Timespec, statat};
 
 use super::destination::{self, ensure};
 use super::error::CopyError;
 use super::glob::{expand, has_wildcard, os_name};
 use super::inside::{Root, split};
+use super::mode::ModeRule;
 use super::node::{self, Metadata};
-use super::{owner, unpack};
+use super::{owner, parents, unpack};
 use crate::runtime::resolve_user;
 
 /// What a copy did.
@@ -33,18 +35,18 @@ pub struct CopyStats {
 pub(super) struct Rules {
     owner: Option<(u32, u32)>,
     keep_owner: bool,
-    mode: Option<u32>,
+    mode: ModeRule,
 }
 
 impl Rules {
     /// The metadata of a copy of something with `found`.
-    pub(super) fn apply(&self, mut found: Metadata) -> Metadata {
+    pub(super) fn apply(&self, mut found: Metadata, is_directory: bool) -> Metadata {
         match self.owner {
             Some((uid, gid)) => (found.uid, found.gid) = (uid, gid),
             None if !self.keep_owner => (found.uid, found.gid) = (0, 0),
             None => {}
         }
-        found.mode = self.mode.unwrap_or(found.mode);
+        found.mode = self.mode.apply(found.mode, is_directory);
         found
     }
 
@@ -57,11 +59,19 @@ impl Rules {
         found
     }
 
-    /// The metadata of something that has no source: a directory that holds the destination, a
-    /// file whose content stands in the Dockerfile.
-    pub(super) fn fresh(&self, mode: u32) -> Metadata {
+    /// The metadata of a directory that is made to hold the destination.
+    pub(super) fn fresh_directory(&self) -> Metadata {
+        self.fresh(0o755, true)
+    }
+
+    /// The metadata of a file whose content stands in the Dockerfile.
+    fn fresh_file(&self) -> Metadata {
+        self.fresh(0o644, false)
+    }
+
+    fn fresh(&self, mode: u32, is_directory: bool) -> Metadata {
         let (uid, gid) = self.owner.unwrap_or((0, 0));
-        Metadata { uid, gid, mode: self.mode.unwrap_or(mode), modified: now() }
+        Metadata { uid, gid, mode: self.mode.apply(mode, is_directory), modified: now() }
     }
 }
 
@@ -70,12 +80,15 @@ pub(super) struct Copy<'a> {
     pub(super) rules: Rules,
     pub(super) target: Root,
     pub(super) stats: CopyStats,
+    exclude: Option<IgnoreFile>,
     op: &'a CopyOp,
 }
 
 /// Runs a COPY or ADD into the root file system at `rootfs`. `source` is the directory that stands
 /// for context, stage or image; none is an empty one. With `keep_owner` entries keep their owner,
 /// without they are root's.
+///
+/// For `--link` the root file system is an empty directory: the copy is a layer by itself.
 pub fn copy(
     op: &CopyOp,
     source: Option<&Path>,
@@ -84,19 +97,22 @@ pub fn copy(
 ) -> Result<CopyStats, CopyError> {
     let target = Root::open(rootfs).map_err(|error| CopyError::io("/", error))?;
     let mut stats = CopyStats::default();
-    let owner = op.chown.as_deref().map(|text| {
-        let (owner, warning) = owner::resolve(rootfs, text);
-        stats.warnings.extend(warning);
-        owner
-    });
-    let mode = match &op.chmod {
-        Some(Chmod::Octal(mode)) => Some(*mode),
-        Some(Chmod::Symbolic(text)) => return Err(CopyError::NotBuilt(format!("--chmod={text}"))),
+    let owner = match op.chown.as_deref() {
+        Some(text) if op.link && !owner::is_numeric(text) => {
+            return Err(CopyError::NamedOwner(text.to_owned()));
+        }
+        Some(text) => {
+            let (owner, warning) = owner::resolve(rootfs, text);
+            stats.warnings.extend(warning);
+            Some(owner)
+        }
         None => None,
     };
-    let rules = Rules { owner, keep_owner, mode };
-    let mut copy = Copy { rules, target, stats, op };
+    let rules = Rules { owner, keep_owner, mode: ModeRule::new(op.chmod.as_ref())? };
+    let mut copy = Copy { rules, target, stats, exclude: excludes(op)?, op };
     for pattern in &op.sources {
+        let (pattern, pivot) =
+            if op.parents { parents::pivot(pattern) } else { (pattern.clone(), 0) };
         let from = match &op.from {
             CopyFrom::Context => "build context",
             CopyFrom::NamedContext { .. } => "named context",
@@ -105,14 +121,14 @@ pub fn copy(
         };
         let missing = || CopyError::MissingSource { path: pattern.clone(), from };
         let Some(source) = source else {
-            if has_wildcard(pattern) || pattern.trim_matches('/').is_empty() {
+            if has_wildcard(&pattern) || pattern.trim_matches('/').is_empty() {
                 continue;
             }
             return Err(missing());
         };
-        let source = Root::open(source).map_err(|error| CopyError::io(pattern, error))?;
-        let found = if has_wildcard(pattern) {
-            expand(&source, pattern).map_err(|error| CopyError::io(pattern, error))?
+        let source = Root::open(source).map_err(|error| CopyError::io(pattern.as_str(), error))?;
+        let found = if has_wildcard(&pattern) {
+            expand(&source, &pattern).map_err(|error| CopyError::io(pattern.as_str(), error))?
         } else {
             let path = pattern.trim_matches('/').as_bytes().to_vec();
             if source.open_with(&path, OFlags::PATH).is_err() {
@@ -121,13 +137,25 @@ pub fn copy(
             vec![path]
         };
         for path in found {
-            copy.one_source(&source, &path)?;
+            if op.parents {
+                copy.with_parents(&source, &path, pivot)?;
+            } else {
+                copy.one_source(&source, &path)?;
+            }
         }
     }
     for file in &op.inline {
         copy.inline_file(file)?;
     }
     Ok(copy.stats)
+}
+
+fn excludes(op: &CopyOp) -> Result<Option<IgnoreFile>, CopyError> {
+    if op.exclude.is_empty() {
+        return Ok(None);
+    }
+    let parsed = IgnoreFile::parse(op.exclude.join("\n").as_bytes());
+    parsed.map(Some).map_err(|failure| CopyError::Exclude(failure.message))
 }
 
 /// Makes a working directory; existing parts of it keep what they are.
@@ -141,7 +169,7 @@ pub fn make_workdir(op: &WorkdirOp, rootfs: &Path) -> Result<(), CopyError> {
     Ok(())
 }
 
-fn now() -> Timespec {
+pub(super) fn now() -> Timespec {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timespec {
         tv_sec: i64::try_from(since.as_secs()).unwrap_or(0),
@@ -151,7 +179,7 @@ fn now() -> Timespec {
 
 impl Copy<'_> {
     /// Copies one path of the source: links in it are followed to the end.
-    fn one_source(&mut self, source: &Root, path: &[u8]) -> Result<(), CopyError> {
+    pub(super) fn one_source(&mut self, source: &Root, path: &[u8]) -> Result<(), CopyError> {
         let shown = String::from_utf8_lossy(path).into_owned();
         let fail = |error: io::Error| CopyError::io(format!("/{shown}"), error);
         let followed = source.resolve(path).map_err(fail)?;
@@ -167,6 +195,9 @@ impl Copy<'_> {
             return Ok(());
         }
         let (parent, name) = split(&followed);
+        if self.is_excluded(split(path).1) {
+            return Ok(());
+        }
         let directory = source
             .open_with(parent, OFlags::RDONLY | OFlags::DIRECTORY)
             .map_err(|error| fail(error.into()))?;
@@ -183,9 +214,9 @@ impl Copy<'_> {
     }
 
     /// The destination as a directory, made where missing.
-    fn destination_directory(&mut self) -> Result<OwnedFd, CopyError> {
+    pub(super) fn destination_directory(&mut self) -> Result<OwnedFd, CopyError> {
         let path = self.resolve_destination()?;
-        ensure(&self.target, &path, &self.rules.fresh(0o755))
+        ensure(&self.target, &path, &self.rules.fresh_directory())
     }
 
     /// The directory and the name that a file is copied to: below the destination when that is
@@ -195,7 +226,7 @@ impl Copy<'_> {
         let is_directory = self.op.destination.ends_with('/')
             || self.target.open_with(&path, OFlags::PATH | OFlags::DIRECTORY).is_ok();
         let (parent, name) = if is_directory { (path.as_slice(), name) } else { split(&path) };
-        let directory = ensure(&self.target, parent, &self.rules.fresh(0o755))?;
+        let directory = ensure(&self.target, parent, &self.rules.fresh_directory())?;
         Ok((directory, name.to_vec()))
     }
 
@@ -210,7 +241,7 @@ impl Copy<'_> {
         make_room(&directory, &name, &file.name)?;
         let mut written = node::make_file(&directory, &name).map_err(fail)?;
         written.write_all(file.content.as_bytes()).map_err(fail)?;
-        self.rules.fresh(0o644).apply(&written).map_err(fail)?;
+        self.rules.fresh_file().apply(&written).map_err(fail)?;
         self.count(file.content.len() as u64);
         Ok(())
     }
@@ -234,11 +265,60 @@ impl Copy<'_> {
         names.sort_unstable();
         for name in names {
             let path = [path, b"/", name.as_slice()].concat();
+            let below = links.below(&path);
+            let is_excluded = self.is_excluded(below);
+            if is_excluded && !self.may_include_below(below) {
+                continue;
+            }
             let stat = statat(from, os_name(&name), AtFlags::SYMLINK_NOFOLLOW)
                 .map_err(|error| fail(error.into()))?;
+            if is_excluded {
+                let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+                if !is_directory || !self.holds_included(from, &name, links.below(&path))? {
+                    continue;
+                }
+            }
             self.entry(from, &name, &stat, into, &name, &path, links)?;
         }
         Ok(())
+    }
+
+    fn is_excluded(&self, below: &[u8]) -> bool {
+        let text = String::from_utf8_lossy(below);
+        self.exclude.as_ref().is_some_and(|exclude| exclude.is_ignored(&text))
+    }
+
+    fn may_include_below(&self, below: &[u8]) -> bool {
+        let text = String::from_utf8_lossy(below);
+        self.exclude.as_ref().is_some_and(|exclude| exclude.may_include_below(&text))
+    }
+
+    /// Whether an excluded directory holds something that is taken back.
+    fn holds_included(
+        &self,
+        parent: &OwnedFd,
+        name: &[u8],
+        below: &[u8],
+    ) -> Result<bool, CopyError> {
+        let fail = |error: io::Error| CopyError::io(shown(below), error);
+        let directory = node::open_child(parent, name).map_err(fail)?;
+        for entry in Dir::read_from(&directory).map_err(|error| fail(error.into()))? {
+            let entry = entry.map_err(|error| fail(error.into()))?;
+            let name = entry.file_name().to_bytes();
+            if name == b"." || name == b".." {
+                continue;
+            }
+            let below = [below, b"/", name].concat();
+            let is_directory = entry.file_type() == FileType::Directory;
+            if !self.is_excluded(&below)
+                || (is_directory
+                    && self.may_include_below(&below)
+                    && self.holds_included(&directory, name, &below)?)
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Copies one entry, of whatever kind, to `into/new_name`.
@@ -246,7 +326,7 @@ impl Copy<'_> {
         clippy::too_many_arguments,
         reason = "source and target are a directory and a name each"
     )]
-    fn entry(
+    pub(super) fn entry(
         &mut self,
         from: &OwnedFd,
         name: &[u8],
@@ -257,7 +337,7 @@ impl Copy<'_> {
         links: &mut HardLinks,
     ) -> Result<(), CopyError> {
         let fail = |error: io::Error| CopyError::io(shown(path), error);
-        let metadata = self.rules.apply(Metadata::of(stat));
+        let metadata = self.rules.apply(Metadata::of(stat), false);
         let kind = FileType::from_raw_mode(stat.st_mode);
         if kind == FileType::Directory {
             return self.directory(from, name, stat, into, new_name, path, links);
@@ -266,7 +346,7 @@ impl Copy<'_> {
         match kind {
             FileType::Symlink => {
                 let target = node::read_link(from, name).map_err(fail)?;
-                let metadata = self.rules.apply(Metadata::of(stat));
+                let metadata = self.rules.apply(Metadata::of(stat), false);
                 node::make_symlink(into, new_name, &target, &metadata).map_err(fail)
             }
             FileType::Fifo | FileType::CharacterDevice | FileType::BlockDevice => {
@@ -297,7 +377,7 @@ impl Copy<'_> {
         clippy::too_many_arguments,
         reason = "source and target are a directory and a name each"
     )]
-    fn directory(
+    pub(super) fn directory(
         &mut self,
         from: &OwnedFd,
         name: &[u8],
@@ -325,7 +405,7 @@ impl Copy<'_> {
         self.children(&source, &target, path, links)?;
         node::copy_xattrs(&source, &target).map_err(fail)?;
         // Last, because making children changes the time.
-        self.rules.apply(Metadata::of(stat)).apply(&target).map_err(fail)
+        self.rules.apply(Metadata::of(stat), true).apply(&target).map_err(fail)
     }
 
     /// Counts a file that was written.
@@ -365,7 +445,7 @@ fn set_time(fd: &OwnedFd, modified: Timespec) -> io::Result<()> {
 
 /// Files of one source that have several names there, and where their first copy is: as a path
 /// below the destination, because a tree may have more such files than a process has descriptors.
-struct HardLinks {
+pub(super) struct HardLinks {
     destination: Root,
     /// Length of the source's own path, which the paths of its entries begin with.
     prefix: usize,
@@ -373,7 +453,7 @@ struct HardLinks {
 }
 
 impl HardLinks {
-    fn new(destination: &OwnedFd, source: &[u8]) -> io::Result<Self> {
+    pub(super) fn new(destination: &OwnedFd, source: &[u8]) -> io::Result<Self> {
         let destination = Root::from_directory(destination)?;
         Ok(Self { destination, prefix: source.len(), copies: HashMap::new() })
     }
@@ -394,6 +474,12 @@ impl HardLinks {
                 Ok(false)
             }
         }
+    }
+
+    /// A path as seen from the source that is copied.
+    fn below<'a>(&self, path: &'a [u8]) -> &'a [u8] {
+        let below = &path[self.prefix.min(path.len())..];
+        below.strip_prefix(b"/").unwrap_or(below)
     }
 }
 

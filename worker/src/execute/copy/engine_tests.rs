@@ -1,5 +1,5 @@
 use super::*;
-use common::plan::SliceSelector;
+use common::plan::{Chmod, SliceSelector};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
@@ -255,5 +255,100 @@ fn working_directories_belong_to_the_user_of_the_stage() {
     for path in ["srv", "srv/app"] {
         let found = fs::metadata(trees.rootfs().join(path)).unwrap();
         assert_eq!((found.uid(), found.gid(), found.mode() & 0o777), (12, 34, 0o755));
+    }
+}
+
+/// All paths below a directory, those of directories with a slash, sorted.
+fn listed(directory: &Path) -> Vec<String> {
+    let walk = walkdir::WalkDir::new(directory).min_depth(1).sort_by_file_name();
+    let name = |entry: walkdir::DirEntry| {
+        let path = entry.path().strip_prefix(directory).unwrap().display().to_string();
+        if entry.file_type().is_dir() { format!("{path}/") } else { path }
+    };
+    walk.into_iter().map(|entry| name(entry.unwrap())).collect()
+}
+
+fn flagged(op: &CopyOp, source: &[&str]) -> Vec<String> {
+    let trees = Trees::new(source, &[]);
+    trees.copy(op).unwrap();
+    listed(&trees.rootfs())
+}
+
+#[test]
+fn excluded_paths_are_left_out_relative_to_each_source() {
+    // C28
+    let source = ["d/a.o", "d/a.c", "d/sub/b.o", "d/sub/c.c", "d/only/x.o"];
+    let with = |exclude: &[&str]| {
+        let exclude = exclude.iter().map(|pattern| (*pattern).to_owned()).collect();
+        flagged(&CopyOp { exclude, ..op(&["/d"], "/t/") }, &source)
+    };
+    assert_eq!(
+        with(&["*.o"]),
+        ["t/", "t/a.c", "t/only/", "t/only/x.o", "t/sub/", "t/sub/b.o", "t/sub/c.c"]
+    );
+    assert_eq!(with(&["**/*.o"]), ["t/", "t/a.c", "t/only/", "t/sub/", "t/sub/c.c"]);
+    // The directory itself, or only what it holds.
+    assert_eq!(with(&["sub", "only"]), ["t/", "t/a.c", "t/a.o"]);
+    assert_eq!(with(&["sub/**", "only", "*.o"]), ["t/", "t/a.c", "t/sub/"]);
+    // Taken back.
+    assert_eq!(with(&["*", "!sub/c.c"]), ["t/", "t/sub/", "t/sub/c.c"]);
+    // Of a wildcard each match is a source of its own.
+    let exclude = vec!["*.o".to_owned()];
+    let found = flagged(&CopyOp { exclude, ..op(&["/d/a.*"], "/t/") }, &source);
+    assert_eq!(found, ["t/", "t/a.c"]);
+}
+
+#[test]
+fn parents_are_kept_from_the_root_or_from_the_pivot() {
+    // C27
+    let source = ["x/y/a", "x/y/b", "x/z/c", "p/q/r/d"];
+    let with = |sources: &[&str]| flagged(&CopyOp { parents: true, ..op(sources, "/t/") }, &source);
+    assert_eq!(with(&["/x/y/a"]), ["t/", "t/x/", "t/x/y/", "t/x/y/a"]);
+    assert_eq!(with(&["/x/./y/a"]), ["t/", "t/y/", "t/y/a"]);
+    // A directory comes as itself.
+    assert_eq!(with(&["/x/./y"]), ["t/", "t/y/", "t/y/a", "t/y/b"]);
+    assert_eq!(with(&["/x/*/?"]).len(), 7);
+    assert_eq!(with(&["/**/d"]), ["t/", "t/p/", "t/p/q/", "t/p/q/r/", "t/p/q/r/d"]);
+    assert_eq!(with(&["/p/./**/d", "/x/y/./b"]), ["t/", "t/b", "t/q/", "t/q/r/", "t/q/r/d"]);
+    let trees = Trees::new(&source, &[]);
+    let missing = trees.copy(&CopyOp { parents: true, ..op(&["/x/./none"], "/t/") });
+    assert!(matches!(missing, Err(CopyError::MissingSource { .. })), "{missing:?}");
+    // Parents look like those of the source.
+    let private = PermissionsExt::from_mode(0o750);
+    fs::set_permissions(trees.source().join("x"), private).unwrap();
+    trees.copy(&CopyOp { parents: true, ..op(&["/x/y/a"], "/u") }).unwrap();
+    assert_eq!(fs::metadata(trees.rootfs().join("u/x")).unwrap().mode() & 0o7777, 0o750);
+}
+
+#[test]
+fn a_layer_of_its_own_knows_no_names() {
+    // C16, C26
+    let trees = Trees::new(&["a"], &[]);
+    let linked = |owner: &str| CopyOp { link: true, chown: Some(owner.into()), ..op(&["/a"], "/") };
+    assert!(matches!(trees.copy(&linked("app")), Err(CopyError::NamedOwner(_))));
+    trees.copy(&linked("5:6")).unwrap();
+    assert_eq!(fs::metadata(trees.rootfs().join("a")).unwrap().uid(), 5);
+}
+
+#[test]
+fn archives_of_every_compression_are_known_by_their_content() {
+    // D1
+    for (name, flag) in [("gzip", "-z"), ("bzip2", "-j"), ("xz", "-J"), ("plain", "")] {
+        let trees = Trees::new(&["in/f"], &[]);
+        let archive = trees.source().join("thing");
+        let mut tar = std::process::Command::new("tar");
+        tar.arg("-C").arg(trees.source().join("in")).arg("-cf").arg(&archive);
+        if !flag.is_empty() {
+            tar.arg(flag);
+        }
+        assert!(tar.arg(".").status().unwrap().success(), "{name}");
+        trees.copy(&CopyOp { unpack: Unpack::Local, ..op(&["/thing"], "/out") }).unwrap();
+        assert_eq!(trees.read("out/f"), "source:in/f", "{name}");
+        // What only begins like one is a file.
+        let mut bytes = fs::read(&archive).unwrap();
+        bytes.truncate(20);
+        fs::write(trees.source().join("cut"), bytes).unwrap();
+        trees.copy(&CopyOp { unpack: Unpack::Local, ..op(&["/cut"], "/cut/") }).unwrap();
+        assert!(trees.rootfs().join("cut/cut").is_file(), "{name}");
     }
 }

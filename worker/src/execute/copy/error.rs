@@ -28,9 +28,15 @@ pub enum CopyError {
     /// `--chown` names nobody.
     #[error(transparent)]
     Owner(#[from] UnknownUser),
-    /// Something that this worker cannot do.
-    #[error("{0} is not supported by this worker")]
-    NotBuilt(String),
+    /// `--chown` with names where there is no passwd file to look in.
+    #[error("--chown={0} with --link: names cannot be looked up, as the layer stands alone")]
+    NamedOwner(String),
+    /// `--chmod` that cannot be read.
+    #[error("invalid mode {0:?}")]
+    Mode(String),
+    /// `--exclude` that cannot be read.
+    #[error("invalid --exclude: {0}")]
+    Exclude(String),
     /// An archive that ADD cannot unpack.
     #[error("cannot unpack {path:?}: {problem}")]
     Archive {
@@ -75,7 +81,9 @@ impl CopyError {
             Self::Destination { .. } => user("copy-destination"),
             Self::Owner(_) => user("unknown-user")
                 .with_hint("use numbers, or create the user in an earlier instruction"),
-            Self::NotBuilt(_) => user("not-supported"),
+            Self::NamedOwner(_) => user("unknown-user").with_hint("use numbers, or leave --link out"),
+            Self::Mode(_) => user("bad-flag-value"),
+            Self::Exclude(_) => user("bad-exclude"),
             Self::Archive { .. } => user("bad-archive")
                 .with_hint("use COPY to copy an archive without unpacking it"),
             Self::DiskFull => {

@@ -99,7 +99,9 @@ pub fn expand(root: &Root, pattern: &str) -> std::io::Result<Vec<Vec<u8>>> {
     for part in pattern.split('/').filter(|part| !part.is_empty() && *part != ".") {
         let mut next = Vec::new();
         for base in &found {
-            if has_wildcard(part) {
+            if part == "**" {
+                directories(root, base, &mut next)?;
+            } else if has_wildcard(part) {
                 for name in names(root, base)? {
                     if matches(part.as_bytes(), &name) {
                         next.push(join(base, &name));
@@ -120,7 +122,30 @@ pub fn expand(root: &Root, pattern: &str) -> std::io::Result<Vec<Vec<u8>>> {
         found = next;
     }
     found.sort_unstable();
+    // Several `**` find the same in several ways.
+    found.dedup();
     Ok(found)
+}
+
+/// A directory and all below it: what `**` stands for.
+fn directories(root: &Root, base: &[u8], found: &mut Vec<Vec<u8>>) -> std::io::Result<()> {
+    found.push(base.to_vec());
+    for name in names(root, base)? {
+        let path = join(base, &name);
+        // Links are not followed here: they may lead in a circle.
+        let is_directory = root.stat_link(&path).is_ok_and(|stat| {
+            rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory
+        });
+        if found.len() > MAX_MATCHES {
+            return Err(std::io::Error::other(format!(
+                "the pattern matches more than {MAX_MATCHES} paths"
+            )));
+        }
+        if is_directory {
+            directories(root, &path, found)?;
+        }
+    }
+    Ok(())
 }
 
 fn join(base: &[u8], name: &[u8]) -> Vec<u8> {

@@ -10,8 +10,10 @@ mod engine;
 mod error;
 mod glob;
 mod inside;
+mod mode;
 mod node;
 mod owner;
+mod parents;
 mod unpack;
 
 pub use engine::{CopyStats, copy, make_workdir};

@@ -35,6 +35,11 @@ pub(super) fn resolve(rootfs: &Path, text: &str) -> ((u32, u32), Option<String>)
     ((uid, gid), warning)
 }
 
+/// Whether an owner needs no look-up.
+pub(super) fn is_numeric(text: &str) -> bool {
+    text.split(':').all(|part| part.is_empty() || part.parse::<u32>().is_ok())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

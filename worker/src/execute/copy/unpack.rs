@@ -16,10 +16,14 @@ use super::node::{self, Metadata};
 const MAX_ENTRIES: u64 = 2_000_000;
 const MAX_BYTES: u64 = 64 << 30;
 
+/// Memory that an xz archive may ask for, in KiB: the highest preset of xz takes 65 MiB.
+const MAX_XZ_KIB: u32 = 256 << 10;
+
 /// A tar archive, decompressed on the way.
 pub(super) type Archive = Box<dyn Read>;
 
-/// Opens a file as an archive if its content is one: a tar, plain or in gzip or zstd. `open` opens
+/// Opens a file as an archive if its content is one: a tar, plain or in gzip, bzip2, xz or
+/// zstd. `open` opens
 /// it from the start, each time it is called.
 pub(super) fn recognise(
     open: impl Fn() -> io::Result<File>,
@@ -28,23 +32,20 @@ pub(super) fn recognise(
     let fail = |error: io::Error| CopyError::io(path, error);
     let mut magic = [0; 6];
     let count = read_up_to(&mut open().map_err(fail)?, &mut magic).map_err(fail)?;
-    let refuse = |name: &str| CopyError::Archive {
-        path: path.to_owned(),
-        problem: format!("{name} archives are not supported yet"),
-    };
     let decode = || -> io::Result<Archive> {
         let file = BufReader::new(open()?);
         Ok(match &magic[..count] {
             [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::Decoder::with_buffer(file)?),
+            [b'B', b'Z', b'h', b'1'..=b'9', ..] => {
+                Box::new(bzip2::bufread::MultiBzDecoder::new(file))
+            }
+            [0xfd, b'7', b'z', b'X', b'Z', 0] => {
+                Box::new(lzma_rust2::XzReader::new_mem_limit(file, true, MAX_XZ_KIB))
+            }
             _ => Box::new(file),
         })
     };
-    match &magic[..count] {
-        [b'B', b'Z', b'h', b'1'..=b'9', ..] => return Err(refuse("bzip2")),
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => return Err(refuse("xz")),
-        _ => {}
-    }
     let mut block = [0; 512];
     // A file that only begins like a compressed one is a file.
     let is_tar = matches!(read_up_to(&mut decode().map_err(fail)?, &mut block), Ok(512))
@@ -140,7 +141,7 @@ fn unpack_entry(
         // The destination itself, or a path that only climbs.
         return Ok(());
     };
-    let into = ensure(root, &parent, &copy.rules.fresh(0o755))?;
+    let into = ensure(root, &parent, &copy.rules.fresh_directory())?;
     if kind.is_dir() {
         let path = [parent.as_slice(), b"/", &file_name].concat();
         // A directory takes the place of a file or a link, and is merged into a directory.

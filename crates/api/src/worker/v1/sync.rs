@@ -1,9 +1,13 @@
 //! The state exchange.
 
+use std::collections::BTreeMap;
+
 use common::image::{ImageDocument, Layer, ResolvedImage};
 use common::plan::{PlannedStage, SliceSelector, StageIndex};
 use common::{BuildId, Digest, Lease, ProjectName, SessionId, StageId, WorkerId};
 use serde::{Deserialize, Serialize};
+
+use crate::Secret;
 
 /// What a held stage is doing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -140,6 +144,16 @@ pub struct StageJob {
     /// Digest of the context's manifest.
     #[schema(value_type = Option<String>)]
     pub context: Option<Digest>,
+    /// Digests of the manifests of the named contexts that its steps read, by name.
+    #[serde(default)]
+    #[schema(value_type = std::collections::BTreeMap<String, String>)]
+    pub contexts: BTreeMap<String, Digest>,
+    /// The secrets that its commands may see, by name.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, Secret>,
+    /// Whether cache mounts begin empty: the build was asked for without cache.
+    #[serde(default)]
+    pub fresh_caches: bool,
     /// The slices to make when the last step has ended.
     #[schema(value_type = Vec<Object>)]
     pub make_slices: Vec<SliceSelector>,

@@ -5,7 +5,7 @@
 //! of components, also where it is glued to other text: `**.log` is every path that ends so.
 //! A pattern that matches a directory matches all below it.
 
-use common::{Failure, FailureClass};
+use crate::{Failure, FailureClass};
 
 /// Most patterns of a file.
 const MAX_PATTERNS: usize = 10_000;
@@ -257,7 +257,7 @@ fn clean(path: &str) -> String {
 }
 
 /// One component: `*`, `?`, `[…]`, `\x`; `**` inside a component is `*`.
-pub(crate) fn component(pattern: &str, name: &str) -> bool {
+pub fn component(pattern: &str, name: &str) -> bool {
     let pattern: Vec<char> = pattern.chars().collect();
     let name: Vec<char> = name.chars().collect();
     let (mut p, mut n) = (0, 0);
