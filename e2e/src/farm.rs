@@ -14,15 +14,17 @@ use crate::standins::push_base_images;
 /// What the farm of a test is like.
 #[derive(Debug, Clone, Copy)]
 pub struct FarmOptions {
-    /// Workers, with one slot each.
+    /// Workers.
     pub workers: usize,
+    /// Stages that each runs at once.
+    pub slots: u32,
     /// A worker that has not called for this long, in seconds, is lost.
     pub lost_after_secs: u64,
 }
 
 impl Default for FarmOptions {
     fn default() -> Self {
-        Self { workers: 2, lost_after_secs: 3 }
+        Self { workers: 2, slots: 1, lost_after_secs: 3 }
     }
 }
 
@@ -104,9 +106,10 @@ impl Farm {
             std::fs::write(
                 &config,
                 format!(
-                    "[worker]\nname = \"worker-{number}\"\ndata_dir = \"{}\"\nslots = 1\n\
+                    "[worker]\nname = \"worker-{number}\"\ndata_dir = \"{}\"\nslots = {}\n\
                      drain_secs = 5\n[coordinator]\nurl = \"{address}\"\ntoken = \"{}\"\n{mirrors}",
                     root.join(format!("data-{number}")).display(),
+                    options.slots,
                     join.trim(),
                 ),
             )?;

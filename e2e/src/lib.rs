@@ -1,14 +1,29 @@
 //! The whole farm as real processes: for end-to-end tests and the demo.
 
+mod archive;
+mod buildkit;
 mod farm;
 mod image;
 mod standins;
 
+pub use archive::{ArchivedImage, Node};
+pub use buildkit::BuildKit;
 pub use farm::{Farm, FarmOptions, Ran, leftovers};
 pub use image::{Image, run_image};
 pub use standins::push_base_images;
 
 use std::path::PathBuf;
+
+use anyhow::Context as _;
+
+/// Where things that take long to make are kept between runs.
+pub fn cache_directory() -> anyhow::Result<PathBuf> {
+    let cache = match std::env::var_os("XDG_CACHE_HOME") {
+        Some(directory) => PathBuf::from(directory),
+        None => PathBuf::from(std::env::var_os("HOME").context("HOME is not set")?).join(".cache"),
+    };
+    Ok(cache.join("slipway"))
+}
 
 /// The root of the source tree.
 pub fn source_root() -> PathBuf {

@@ -1,9 +1,6 @@
 //! The images that examples start from.
 
-use std::path::PathBuf;
 use std::process::Command;
-
-use anyhow::Context as _;
 
 /// Whether Docker Hub answers: then its own images are used.
 fn docker_hub_answers() -> bool {
@@ -19,14 +16,10 @@ pub fn push_base_images(registry: &str) -> anyhow::Result<bool> {
     if docker_hub_answers() {
         return Ok(false);
     }
-    let cache = match std::env::var_os("XDG_CACHE_HOME") {
-        Some(directory) => PathBuf::from(directory),
-        None => PathBuf::from(std::env::var_os("HOME").context("HOME is not set")?).join(".cache"),
-    };
     let script = crate::source_root().join("scripts/standins.sh");
     let output = Command::new("bash")
         .arg(script)
-        .arg(cache.join("slipway/standins"))
+        .arg(crate::cache_directory()?.join("standins"))
         .arg(registry)
         .output()?;
     anyhow::ensure!(

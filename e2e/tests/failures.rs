@@ -57,7 +57,9 @@ fn a_killed_worker_costs_its_stage_and_not_the_build() {
 
 #[test]
 fn a_restarted_coordinator_ends_no_running_step() {
-    let mut farm = Farm::start(FarmOptions { workers: 1, lost_after_secs: 10 }).unwrap();
+    let mut farm =
+        Farm::start(FarmOptions { workers: 1, lost_after_secs: 10, ..FarmOptions::default() })
+            .unwrap();
     let text = "FROM alpine\nRUN echo before; sleep 3; echo after\n";
     let directory = context(&farm, text);
     let build = farm.spawn(["build", "--progress", "plain", directory.to_str().unwrap()]).unwrap();
@@ -84,7 +86,9 @@ fn without_redis_builds_go_on() {
 
 #[test]
 fn an_interrupted_build_is_cancelled_on_the_farm() {
-    let farm = Farm::start(FarmOptions { workers: 1, lost_after_secs: 10 }).unwrap();
+    let farm =
+        Farm::start(FarmOptions { workers: 1, lost_after_secs: 10, ..FarmOptions::default() })
+            .unwrap();
     let directory = context(&farm, "FROM alpine\nRUN echo before; sleep 1000\n");
     let mut build =
         farm.spawn(["build", "--progress", "plain", directory.to_str().unwrap()]).unwrap();

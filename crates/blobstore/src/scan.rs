@@ -164,22 +164,21 @@ fn build(
             .flatten();
         let kind = match first {
             Some(target) => EntryKind::Hardlink { target },
-            None if metadata.is_file() => {
+            None if is_file(&metadata) => {
                 if metadata.nlink() > 1 {
                     names.insert((metadata.dev(), metadata.ino()), path.clone());
                 }
-                let content = File::open(&file)
-                    .and_then(|reader| writer.add(reader))
-                    .map_err(fail(file.clone()))?;
+                let content = if metadata.is_file() {
+                    File::open(&file).and_then(|reader| writer.add(reader))
+                } else {
+                    writer.add(io::empty())
+                };
+                let content = content.map_err(fail(file.clone()))?;
                 let (size_bytes, digest) = (content.size_bytes, content.digest);
                 packed.insert(entries.len(), content);
                 EntryKind::File { size_bytes, digest, parts: Vec::new() }
             }
-            None => match special_kind(&file, &metadata).map_err(fail(file.clone()))? {
-                Some(kind) => kind,
-                // A socket means nothing elsewhere.
-                None => continue,
-            },
+            None => special_kind(&file, &metadata).map_err(fail(file.clone()))?,
         };
         entries.push(entry(path, &file, &metadata, owner, kind).map_err(fail(file.clone()))?);
     }
@@ -211,11 +210,16 @@ fn add_parents(paths: &mut Vec<TreePath>) {
     paths.dedup();
 }
 
-fn special_kind(path: &Path, metadata: &Metadata) -> io::Result<Option<EntryKind>> {
+/// Whether it is a file, or a socket, which BuildKit copies as an empty one.
+fn is_file(metadata: &Metadata) -> bool {
+    metadata.is_file() || metadata.file_type().is_socket()
+}
+
+fn special_kind(path: &Path, metadata: &Metadata) -> io::Result<EntryKind> {
     let kind = metadata.file_type();
     let device = metadata.rdev();
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-    Ok(Some(if kind.is_dir() {
+    Ok(if kind.is_dir() {
         EntryKind::Directory
     } else if kind.is_symlink() {
         EntryKind::Symlink { target: fs::read_link(path)?.into_os_string().into_vec() }
@@ -223,11 +227,9 @@ fn special_kind(path: &Path, metadata: &Metadata) -> io::Result<Option<EntryKind
         EntryKind::Fifo
     } else if kind.is_char_device() {
         EntryKind::CharDevice { major, minor }
-    } else if kind.is_block_device() {
-        EntryKind::BlockDevice { major, minor }
     } else {
-        return Ok(None);
-    }))
+        EntryKind::BlockDevice { major, minor }
+    })
 }
 
 fn entry(

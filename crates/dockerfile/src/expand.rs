@@ -117,10 +117,8 @@ impl Expander<'_> {
                 '\'' if self.quotes == Quotes::Process => self.single_quoted(&mut result)?,
                 '"' if self.quotes == Quotes::Process => self.double_quoted(&mut result)?,
                 '$' => result.push_str(&self.variable()?),
-                _ if char == self.escape => match self.next() {
-                    Some(next) => result.push(next),
-                    None => result.push(char),
-                },
+                // At the very end it vanishes.
+                _ if char == self.escape => result.extend(self.next()),
                 _ => result.push(char),
             }
             if result.len() > MAX_RESULT_BYTES {
@@ -244,10 +242,8 @@ impl Expander<'_> {
                 let all = self.peek() == Some('/');
                 self.at += usize::from(all);
                 let pattern = self.pattern('/')?;
-                if self.peek() == Some('/') {
-                    self.at += 1;
-                }
-                let replacement = self.until(Some('}'))?;
+                self.at += 1;
+                let replacement: String = self.pattern('}')?.into_iter().collect();
                 self.close()?;
                 replace(&value.unwrap_or_default(), &pattern, &replacement, all, self.budget)
             }
@@ -285,13 +281,12 @@ impl Expander<'_> {
         }
     }
 
-    /// A pattern up to `stop` or the closing brace, both left; quotes vanish, escapes stay for the
-    /// matcher.
+    /// A pattern, or what replaces it, up to `stop`, which is left; quotes vanish, escapes stay: for
+    /// the matcher, and in the replacement as text.
     fn pattern(&mut self, stop: char) -> Result<Vec<char>, String> {
         let mut pattern = Vec::new();
         while let Some(char) = self.peek() {
             match char {
-                '}' => return Ok(pattern),
                 _ if char == stop => return Ok(pattern),
                 '$' => {
                     self.at += 1;
@@ -317,7 +312,10 @@ impl Expander<'_> {
             }
             self.at += 1;
         }
-        Err("syntax error: missing '}'".to_owned())
+        Err(match stop {
+            '/' => "syntax error: missing '/' in ${}".to_owned(),
+            _ => "syntax error: missing '}'".to_owned(),
+        })
     }
 }
 
@@ -501,6 +499,8 @@ mod tests {
             ("${path#'/usr'}", "/local/lib.tar.gz"),
             ("${path/*/x}", "x"),
             ("${path##nothing}", "/usr/local/lib.tar.gz"),
+            ("${path/l/\\/x}", "/usr/\\/xocal/lib.tar.gz"),
+            ("a\\", "a"),
             ("$", "$"),
             ("100%", "100%"),
             ("${a:?needed}", "value"),
@@ -526,6 +526,8 @@ mod tests {
         for (word, part) in [
             ("${}", "bad substitution"),
             ("${a", "missing '}'"),
+            ("${a/x}", "missing '/' in ${}"),
+            ("${a/x/y", "missing '}'"),
             ("${a:Y}", "unsupported modifier (:Y)"),
             ("${none:?must be set}", "none: must be set"),
             ("${none?}", "is not allowed to be unset"),

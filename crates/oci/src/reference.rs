@@ -75,7 +75,7 @@ impl FromStr for Reference {
             repository
         };
         if has_upper(&repository) {
-            return Err(fail("the repository name must be lower case"));
+            return Err(fail("the repository name must be lowercase"));
         }
         if repository.len() > 255 || !repository.split('/').all(is_component) {
             return Err(fail("the repository name has characters that are not allowed"));

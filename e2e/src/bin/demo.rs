@@ -34,7 +34,7 @@ fn demonstrate(stopped: &AtomicBool) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     let start = Instant::now();
     writeln!(out, "starting Postgres, Redis, S3, a registry, a coordinator and two workers ...")?;
-    let farm = Farm::start(FarmOptions { workers: 2, lost_after_secs: 15 })?;
+    let farm = Farm::start(FarmOptions { lost_after_secs: 15, ..FarmOptions::default() })?;
     writeln!(out, "the farm is up after {:.1} s", start.elapsed().as_secs_f64())?;
     for (number, (title, arguments, prints)) in EXAMPLES.iter().enumerate() {
         if stopped.load(Ordering::SeqCst) {

@@ -161,15 +161,14 @@ impl Runtime {
         let mut mounts = Self::bound_files(request, lease.is_some()).map_err(prepare)?;
         mounts.extend(request.mounts.iter().cloned());
         let mounts = in_order(&mounts);
-        let mut targets: Vec<(&str, StubKind)> = vec![
-            ("/proc", StubKind::Directory),
-            ("/sys", StubKind::Directory),
-            ("/dev", StubKind::Directory),
-        ];
-        targets.extend(mounts.iter().map(|mount| (mount.target.as_str(), mount.stub())));
+        let targets: Vec<(&str, StubKind)> =
+            mounts.iter().map(|mount| (mount.target.as_str(), mount.stub())).collect();
         fs::create_dir_all(&self.state).map_err(prepare)?;
         let memory = request.limits.memory_bytes.unwrap_or(self.config.memory_bytes);
         let cgroup = Cgroup::make(&self.cgroups, &request.id, memory).map_err(prepare)?;
+        // These stay in the layer, as BuildKit leaves them; the others are removed after the command.
+        let kept = ["/proc", "/sys", "/dev"].map(|target| (target, StubKind::Directory));
+        Stubs::make(&request.rootfs, &kept).map_err(prepare)?;
         let stubs = Stubs::make(&request.rootfs, &targets).map_err(prepare)?;
         make_working_dir(request, &identity)?;
         let around = Surroundings {

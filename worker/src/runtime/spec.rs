@@ -117,6 +117,12 @@ pub(super) enum NetworkNamespace {
 
 /// The configuration.
 pub(super) fn config(op: &RunOp, around: &Surroundings<'_>) -> Value {
+    // The primary group is among them, as in containerd.
+    let Identity { gid, additional_gids, .. } = around.identity;
+    let mut groups = additional_gids.clone();
+    if !groups.contains(gid) {
+        groups.insert(0, *gid);
+    }
     let is_sandbox = op.security == Security::Sandbox;
     let capabilities: Vec<&str> = CAPABILITIES
         .into_iter()
@@ -129,7 +135,7 @@ pub(super) fn config(op: &RunOp, around: &Surroundings<'_>) -> Value {
             "user": {
                 "uid": around.identity.uid,
                 "gid": around.identity.gid,
-                "additionalGids": around.identity.additional_gids,
+                "additionalGids": groups,
             },
             "args": op.argv,
             "env": environment(op, around),

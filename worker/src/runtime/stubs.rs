@@ -1,7 +1,7 @@
 //! Mount points that a container needs and the root file system lacks.
 //!
 //! They are made before the command and removed after it when nothing was put there, with the times
-//! of their parents as they were: a layer holds what the command did, nothing else.
+//! of their parents as they were.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};

@@ -131,6 +131,11 @@ impl Planner<'_> {
         if read_only {
             value.push_str(" read-only");
         }
+        let has_owner = written.mode.is_some() || written.uid.is_some() || written.gid.is_some();
+        let owner = has_owner.then(|| owner(written, 0o755));
+        if let Some(owner) = &owner {
+            value.push_str(&format!(" {}:{} {:o}", owner.uid, owner.gid, owner.mode));
+        }
         key.part(format!("cache mount {target}"), value);
         let namespace = self.graph.global.build_arg("BUILDKIT_CACHE_MOUNT_NS");
         let id = match &written.id {
@@ -139,9 +144,7 @@ impl Planner<'_> {
             None => clean(written.target.as_deref().unwrap_or("")),
         };
         let id = namespace.map_or(id.clone(), |namespace| format!("{namespace}/{id}"));
-        let has_owner = written.mode.is_some() || written.uid.is_some() || written.gid.is_some();
         let sharing = written.sharing.unwrap_or_default();
-        let owner = has_owner.then(|| owner(written, 0o755));
         Ok(Mount::Cache { target, id, from, source, sharing, owner, read_only })
     }
 

@@ -18,7 +18,6 @@ use super::inside::{Root, split};
 use super::mode::ModeRule;
 use super::node::{self, Metadata};
 use super::{owner, parents, unpack};
-use crate::runtime::resolve_user;
 
 /// What a copy did.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -160,11 +159,12 @@ fn excludes(op: &CopyOp) -> Result<Option<IgnoreFile>, CopyError> {
 
 /// Makes a working directory; existing parts of it keep what they are.
 pub fn make_workdir(op: &WorkdirOp, rootfs: &Path) -> Result<(), CopyError> {
-    let identity = resolve_user(rootfs, &op.owner)?;
+    // As `--chown` does: a number alone is user and group, an unknown name is root.
+    let ((uid, gid), _) = owner::resolve(rootfs, &op.owner);
     let root = Root::open(rootfs).map_err(|error| CopyError::io("/", error))?;
     let path =
         root.resolve(op.path.as_bytes()).map_err(|error| CopyError::io(op.path.as_str(), error))?;
-    let metadata = Metadata { uid: identity.uid, gid: identity.gid, mode: 0o755, modified: now() };
+    let metadata = Metadata { uid, gid, mode: 0o755, modified: now() };
     ensure(&root, &path, &metadata)?;
     Ok(())
 }
@@ -205,7 +205,10 @@ impl Copy<'_> {
             && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
             && let Some(archive) = unpack::recognise(|| open_regular(&directory, name), &shown)?
         {
-            let destination = self.destination_directory()?;
+            // The mode asked for is not for what an archive goes to.
+            let path = self.resolve_destination()?;
+            let directory = Metadata { mode: 0o755, ..self.rules.fresh_directory() };
+            let destination = ensure(&self.target, &path, &directory)?;
             return unpack::unpack(self, archive, &destination, &shown);
         }
         let (into, new_name) = self.destination_of_file(split(path).1)?;

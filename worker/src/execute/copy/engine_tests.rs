@@ -248,13 +248,15 @@ fn a_missing_stage_path_names_the_stage() {
 
 #[test]
 fn working_directories_belong_to_the_user_of_the_stage() {
-    let trees = Trees::new(&[], &["etc/"]);
-    fs::write(trees.rootfs().join("etc/passwd"), "app:x:12:34::/:\n").unwrap();
-    let workdir = WorkdirOp { path: "/srv/app".into(), owner: "app".into() };
-    make_workdir(&workdir, &trees.rootfs()).unwrap();
-    for path in ["srv", "srv/app"] {
-        let found = fs::metadata(trees.rootfs().join(path)).unwrap();
-        assert_eq!((found.uid(), found.gid(), found.mode() & 0o777), (12, 34, 0o755));
+    for (owner, expected) in [("app", (12, 34)), ("7", (7, 7)), ("5:6", (5, 6)), ("", (0, 0))] {
+        let trees = Trees::new(&[], &["etc/"]);
+        fs::write(trees.rootfs().join("etc/passwd"), "app:x:12:34::/:\n").unwrap();
+        let workdir = WorkdirOp { path: "/srv/app".into(), owner: owner.into() };
+        make_workdir(&workdir, &trees.rootfs()).unwrap();
+        for path in ["srv", "srv/app"] {
+            let found = fs::metadata(trees.rootfs().join(path)).unwrap();
+            assert_eq!(((found.uid(), found.gid()), found.mode() & 0o777), (expected, 0o755));
+        }
     }
 }
 

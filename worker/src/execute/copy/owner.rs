@@ -12,6 +12,7 @@ pub(super) fn resolve(rootfs: &Path, text: &str) -> ((u32, u32), Option<String>)
         Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
         None => (text, None),
     };
+    let user = if user.is_empty() { "0" } else { user };
     let mut warning = None;
     let mut lookup = |query: String, name: &str, pick: fn(&crate::runtime::Identity) -> u32| {
         resolve_user(rootfs, &query).map_or_else(

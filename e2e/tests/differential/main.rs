@@ -1,0 +1,152 @@
+//! The same contexts built by BuildKit and by Slipway, and the images compared: merged file system,
+//! configuration, layers, history.
+//!
+//! A case is data; see `case`. What differs is either mended or listed in its case with the reason.
+
+mod case;
+mod cases;
+mod compare;
+mod rules;
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use case::{Case, Expected};
+use e2e::{ArchivedImage, BuildKit, Farm, FarmOptions};
+
+/// Cases that are built at once.
+const AT_ONCE: usize = 3;
+
+#[test]
+fn images_are_those_that_buildkit_makes() {
+    let options = FarmOptions { workers: 1, slots: 4, ..FarmOptions::default() };
+    let farm = Farm::start(options).unwrap();
+    let engine = BuildKit::start(farm.directory(), farm.registry()).unwrap();
+    let mut cases = cases::all();
+    if let Ok(only) = std::env::var("SLIPWAY_CASE") {
+        cases.retain(|case| case.name.contains(&only));
+    }
+    let next = AtomicUsize::new(0);
+    let failures = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let lines = match run(&farm, &engine, case) {
+                        Ok(lines) => lines,
+                        Err(error) => vec![format!("{error:#}")],
+                    };
+                    if !lines.is_empty() {
+                        let text =
+                            format!("{} ({}):\n  {}", case.name, case.rules, lines.join("\n  "));
+                        failures.lock().unwrap().push(text);
+                    }
+                }
+            });
+        }
+    });
+    let failures = failures.into_inner().unwrap();
+    println!("{} cases, {} of them with differences", cases.len(), failures.len());
+    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+    drop(engine);
+    assert_eq!(farm.stop_and_list_leftovers().unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn names_of_cases_are_unique_and_there_are_enough() {
+    let cases = cases::all();
+    let names: std::collections::BTreeSet<&str> = cases.iter().map(|case| case.name).collect();
+    assert_eq!(names.len(), cases.len());
+    assert!(cases.len() >= 200, "{}", cases.len());
+}
+
+/// Builds a case on both sides. Gives what differs and should not.
+fn run(farm: &Farm, engine: &BuildKit, case: &Case) -> anyhow::Result<Vec<String>> {
+    let directory = tempfile::tempdir_in(farm.directory())?;
+    let context = directory.path().join("context");
+    std::fs::create_dir(&context)?;
+    case.write(&context)?;
+    let (ours, theirs) = (directory.path().join("ours"), directory.path().join("theirs"));
+    let mut arguments = case.arguments.clone();
+    arguments.push(context.display().to_string());
+    let their_result = match case.alone {
+        None => Some(engine.build(case.name, &arguments, &theirs)?),
+        Some(_) => None,
+    };
+    let output = format!("type=oci,dest={}", ours.display());
+    let mut all = vec!["build".to_owned(), "--progress".to_owned(), "plain".to_owned()];
+    all.extend(["--output".to_owned(), output]);
+    all.extend(arguments);
+    let our_result = farm.slipway(&all)?;
+    Ok(match case.expected {
+        Expected::Image => {
+            let mut lines = Vec::new();
+            if our_result.code != 0 {
+                lines.push(format!("ours failed: {}", our_result.stderr));
+            }
+            if let Some(Err(text)) = &their_result {
+                lines.push(format!("theirs failed: {text}"));
+            }
+            if !lines.is_empty() {
+                return Ok(lines);
+            }
+            unexpected(case, images(&ours, &theirs, case.times)?)
+        }
+        Expected::Failure { line, says } => {
+            let mut lines = failure(&our_result.stderr, our_result.code, line, says);
+            if their_result.is_some_and(|result| result.is_ok()) {
+                lines.push("theirs succeeded".to_owned());
+            }
+            lines
+        }
+        Expected::Ours(files) => {
+            if our_result.code != 0 {
+                return Ok(vec![format!("ours failed: {}", our_result.stderr)]);
+            }
+            compare::missing(&ArchivedImage::read(&ours)?, files)
+        }
+        Expected::Refused(says) => {
+            let mut lines = Vec::new();
+            if our_result.code == 0 || !our_result.stderr.contains(says) {
+                lines.push(format!("ours does not refuse {says:?}: {}", our_result.stderr));
+            }
+            if let Some(Err(text)) = &their_result {
+                lines.push(format!("theirs failed: {text}"));
+            }
+            lines
+        }
+    })
+}
+
+fn images(ours: &Path, theirs: &Path, times: bool) -> anyhow::Result<Vec<String>> {
+    let (ours, theirs) = (ArchivedImage::read(ours)?, ArchivedImage::read(theirs)?);
+    Ok(compare::differences(&ours, &theirs, times))
+}
+
+/// What is left of the differences without the ones that are known; and what is known and is none.
+fn unexpected(case: &Case, lines: Vec<String>) -> Vec<String> {
+    let is_known =
+        |line: &String| case.differences.iter().any(|(start, _)| line.starts_with(start));
+    let gone = case
+        .differences
+        .iter()
+        .filter(|(start, _)| !lines.iter().any(|line| line.starts_with(start)))
+        .map(|(start, _)| format!("no longer differs: {start}"));
+    let gone: Vec<String> = gone.collect();
+    lines.into_iter().filter(|line| !is_known(line)).chain(gone).collect()
+}
+
+fn failure(stderr: &str, code: i32, line: u32, says: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    if code != 1 {
+        lines.push(format!("ours ended with {code}: {stderr}"));
+    }
+    if line > 0 && !stderr.contains(&format!("Dockerfile:{line}")) {
+        lines.push(format!("ours does not name line {line}: {stderr}"));
+    }
+    if !stderr.contains(says) {
+        lines.push(format!("ours does not say {says:?}: {stderr}"));
+    }
+    lines
+}

@@ -1,0 +1,77 @@
+//! Which of the rules of Dockerfiles have a case, and where the others are tested.
+
+use std::collections::BTreeSet;
+
+use crate::cases;
+
+/// The rules, each with its number and its meaning.
+const RULES: &str = include_str!("../../../docs/dockerfile-rules.md");
+
+/// Rules without a case here: what two images side by side cannot show, and what is not built yet.
+const ELSEWHERE: [(&str, &str); 40] = [
+    ("A5", "crates/dockerfile, source: other places of the syntax directive"),
+    ("A24", "crates/dockerfile, tests/conformance/lines.rs"),
+    ("A25", "build checks"),
+    ("B13", "several platforms: not built"),
+    ("B18", "crates/dockerfile, tests/conformance/flags.rs: named contexts"),
+    ("B19", "crates/dockerfile, tests/conformance/flags.rs: named contexts"),
+    ("C30", "crates/blobstore: contexts travel by content"),
+    ("D6", "ADD of URLs: not built"),
+    ("D7", "ADD of URLs: not built"),
+    ("D8", "ADD of URLs: not built"),
+    ("D9", "ADD of git: not built"),
+    ("D10", "ADD of git: not built"),
+    ("E16", "e2e/tests/flags.rs"),
+    ("E19", "crates/dockerfile, tests/conformance/mounts.rs"),
+    ("E20", "crates/dockerfile, tests/conformance/mounts.rs"),
+    ("E26", "worker, runtime::stubs"),
+    ("E27", "crates/dockerfile, tests/conformance/keys.rs"),
+    ("F5", "worker, the layer writer sees what overlayfs wrote and compares nothing"),
+    ("F9", "crates/layer"),
+    ("F10", "worker, the options of every overlay mount"),
+    ("G12", "several platforms: not built"),
+    ("G13", "crates/dockerfile, tests/plans.rs"),
+    ("G14", "SOURCE_DATE_EPOCH: not built"),
+    ("G15", "SOURCE_DATE_EPOCH: not built"),
+    ("G19", "several platforms: not built"),
+    ("H5", "cli, context"),
+    ("H7", "cli, context: not limited to what is named yet"),
+    ("H8", "build checks"),
+    ("I1", "crates/dockerfile, tests/conformance/keys.rs"),
+    ("I2", "crates/dockerfile, tests/conformance/keys.rs"),
+    ("I3", "crates/dockerfile, tests/conformance/keys.rs"),
+    ("I4", "crates/dockerfile, tests/conformance/keys.rs"),
+    ("I5", "crates/dockerfile, tests/conformance/keys.rs"),
+    ("I6", "crates/dockerfile, tests/conformance/keys.rs"),
+    ("I7", "crates/dockerfile, tests/conformance/keys.rs"),
+    ("I8", "no-cache by stage: not built"),
+    ("I11", "cache export: not built"),
+    ("I12", "single flight: not built"),
+    ("I9", "crates/dockerfile, tests/conformance/keys.rs"),
+    ("I10", "crates/dockerfile, tests/conformance/keys.rs"),
+];
+
+#[test]
+fn every_rule_has_a_case_or_a_place_where_it_is_tested() {
+    let cases = cases::all();
+    let with_case: BTreeSet<&str> = cases.iter().flat_map(|case| case.rules.split(' ')).collect();
+    let elsewhere: BTreeSet<&str> = ELSEWHERE.iter().map(|(rule, _)| *rule).collect();
+    let mut wrong = Vec::new();
+    let mut count = 0;
+    for line in RULES.lines() {
+        let Some((rule, _)) = line.strip_prefix("| ").and_then(|line| line.split_once(" |")) else {
+            continue;
+        };
+        if !rule.ends_with(|last: char| last.is_ascii_digit()) {
+            continue;
+        }
+        count += 1;
+        match [&with_case, &elsewhere].map(|set| set.contains(rule)) {
+            [true, true] => wrong.push(format!("{rule} has a case by now")),
+            [false, false] => wrong.push(format!("{rule} has no case")),
+            _ => {}
+        }
+    }
+    assert_eq!(count, 170);
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
