@@ -35,8 +35,6 @@ pub(crate) enum Expected {
     Image,
     /// Both fail; Slipway names this line and says this.
     Failure { line: u32, says: &'static str },
-    /// BuildKit builds it, Slipway refuses it by name.
-    Refused(&'static str),
     /// These files are in Slipway's image, each as [`crate::compare::listed`] writes it, and with a
     /// `!` before it a path is not.
     Ours(&'static [&'static str]),
@@ -75,11 +73,6 @@ impl Case {
 
     pub(crate) fn fails(mut self, line: u32, says: &'static str) -> Self {
         self.expected = Expected::Failure { line, says };
-        self
-    }
-
-    pub(crate) fn refused(mut self, says: &'static str) -> Self {
-        self.expected = Expected::Refused(says);
         self
     }
 

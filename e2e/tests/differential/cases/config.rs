@@ -3,6 +3,10 @@
 use crate::case::{Case, case};
 
 pub(crate) fn cases() -> Vec<Case> {
+    [histories(), settings()].concat()
+}
+
+fn histories() -> Vec<Case> {
     vec![
         case(
             "history-of-everything",
@@ -48,6 +52,11 @@ pub(crate) fn cases() -> Vec<Case> {
         ),
         case("shell-form-of-cmd", "G5", "FROM alpine\nCMD echo $HOME && true\n"),
         case("last-cmd-wins", "1.4", "FROM alpine\nCMD one\nCMD [\"two\"]\n"),
+    ]
+}
+
+fn settings() -> Vec<Case> {
+    vec![
         case(
             "expose-forms",
             "G6",

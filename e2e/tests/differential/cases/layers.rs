@@ -3,6 +3,10 @@
 use crate::case::{Case, case};
 
 pub(crate) fn cases() -> Vec<Case> {
+    [changes(), kinds_of_files()].concat()
+}
+
+fn changes() -> Vec<Case> {
     vec![
         case(
             "removed-file",
@@ -50,6 +54,11 @@ pub(crate) fn cases() -> Vec<Case> {
             "FROM alpine\nRUN mkdir /d && echo a > /d/a\nRUN chown -R 5:6 /d\n",
         ),
         case("nothing-changes", "F11", "FROM alpine\nRUN true\nRUN mkdir /x && rmdir /x\n"),
+    ]
+}
+
+fn kinds_of_files() -> Vec<Case> {
+    vec![
         case(
             "links-in-layers",
             "F6",

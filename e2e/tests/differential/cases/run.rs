@@ -4,7 +4,9 @@ use crate::case::{Case, case};
 
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = environment();
+    cases.extend(users());
     cases.extend(mounts());
+    cases.extend(caches_and_others());
     cases
 }
 
@@ -58,6 +60,11 @@ fn environment() -> Vec<Case> {
             "G10",
             "FROM alpine\nWORKDIR a\nWORKDIR b/../c\nWORKDIR ./d/\nRUN pwd > p\n",
         ),
+    ]
+}
+
+fn users() -> Vec<Case> {
+    vec![
         case("user-by-number", "E6", "FROM alpine\nUSER 1234\nRUN id > /tmp/id\n"),
         case("user-and-group-by-number", "E6", "FROM alpine\nUSER 1234:5678\nRUN id > /tmp/id\n"),
         case(
@@ -177,6 +184,11 @@ fn mounts() -> Vec<Case> {
             "E12",
             "FROM alpine\nRUN --mount=source=dir,target=/in/sub --mount=type=tmpfs,target=/in ls /in /in/sub > /x\n",
         ),
+    ]
+}
+
+fn caches_and_others() -> Vec<Case> {
+    vec![
         case(
             "cache-is-in-no-layer",
             "1.4",

@@ -3,6 +3,10 @@
 use crate::case::{Case, case};
 
 pub(crate) fn cases() -> Vec<Case> {
+    [scopes(), names(), triggers_and_targets()].concat()
+}
+
+fn scopes() -> Vec<Case> {
     vec![
         case(
             "global-args-have-to-be-declared-again",
@@ -60,6 +64,11 @@ pub(crate) fn cases() -> Vec<Case> {
             "FROM alpine\nARG http_proxy\nRUN echo $http_proxy > /x\n",
         )
         .args(&["--build-arg", "http_proxy=http://p.test"]).newer(&["history 2 created_by: \"ARG"]),
+    ]
+}
+
+fn names() -> Vec<Case> {
+    vec![
         case(
             "stage-names-know-no-case",
             "B9",
@@ -92,7 +101,8 @@ pub(crate) fn cases() -> Vec<Case> {
             "FROM no-such-image:1 AS never\nRUN false\nFROM alpine\nRUN echo x > /x\n",
         ),
         case("stage-without-instructions", "B17", "FROM alpine AS base\nFROM base\n"),
-        case("scratch-alone", "B17", "FROM scratch\nENV a=1\n").ours("the engine cannot export an image without files", &[]),
+        case("scratch-alone", "B17", "FROM scratch\nENV a=1\n")
+            .ours("the engine cannot export an image without files", &[]),
         case("scratch-with-a-file", "G11", "FROM scratch\nCOPY a.txt /\n"),
         case(
             "chain-of-stages",
@@ -104,6 +114,11 @@ pub(crate) fn cases() -> Vec<Case> {
             "B15",
             "FROM alpine AS base\nRUN echo base > /base\nFROM base AS l\nRUN echo l > /l\nFROM base AS r\nRUN echo r > /r\nFROM base\nCOPY --from=l /l /\nCOPY --from=r /r /\n",
         ),
+    ]
+}
+
+fn triggers_and_targets() -> Vec<Case> {
+    vec![
         case(
             "onbuild-fires-first",
             "B20",
