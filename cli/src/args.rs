@@ -129,9 +129,32 @@ pub(crate) struct Build {
     /// Platform of the image.
     #[arg(long)]
     pub(crate) platform: Option<String>,
+    /// What takes the place of a stage or an image: NAME=DIRECTORY or
+    /// NAME=docker-image://REFERENCE; may be repeated.
+    #[arg(long)]
+    pub(crate) build_context: Vec<String>,
+    /// A secret for RUN --mount=type=secret: id=NAME,src=FILE or id=NAME,env=VARIABLE; may be
+    /// repeated.
+    #[arg(long)]
+    pub(crate) secret: Vec<String>,
+    /// What commands reach that do not say: default, none, host.
+    #[arg(long)]
+    pub(crate) network: Option<String>,
+    /// A line for /etc/hosts: NAME:ADDRESS; may be repeated.
+    #[arg(long)]
+    pub(crate) add_host: Vec<String>,
+    /// Size of /dev/shm, such as 64m.
+    #[arg(long)]
+    pub(crate) shm_size: Option<String>,
+    /// A limit of processes: NAME=SOFT[:HARD]; may be repeated.
+    #[arg(long)]
+    pub(crate) ulimit: Vec<String>,
     /// Run every step.
     #[arg(long)]
     pub(crate) no_cache: bool,
+    /// Run every step of these stages, and of what reads them; may be repeated.
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) no_cache_filter: Vec<String>,
     /// Ask the registries for every base image.
     #[arg(long)]
     pub(crate) pull: bool,
@@ -178,25 +201,11 @@ pub(crate) struct Plan {
 #[command(next_help_heading = "Not supported yet (refused)")]
 pub(crate) struct Later {
     #[arg(long, hide = true)]
-    build_context: Vec<String>,
-    #[arg(long, hide = true)]
-    secret: Vec<String>,
-    #[arg(long, hide = true)]
     ssh: Vec<String>,
     #[arg(long, hide = true)]
     annotation: Vec<String>,
     #[arg(long, hide = true)]
-    no_cache_filter: Vec<String>,
-    #[arg(long, hide = true)]
     load: bool,
-    #[arg(long, hide = true)]
-    network: Option<String>,
-    #[arg(long, hide = true)]
-    add_host: Vec<String>,
-    #[arg(long, hide = true)]
-    shm_size: Option<String>,
-    #[arg(long, hide = true)]
-    ulimit: Vec<String>,
     #[arg(long, hide = true)]
     check: bool,
     #[arg(long, hide = true)]
@@ -223,21 +232,14 @@ impl Later {
     /// The first of these flags that was given.
     pub(crate) fn first(&self) -> Option<&'static str> {
         let lists = [
-            (&self.build_context, "--build-context"),
-            (&self.secret, "--secret"),
             (&self.ssh, "--ssh"),
             (&self.annotation, "--annotation"),
-            (&self.no_cache_filter, "--no-cache-filter"),
-            (&self.add_host, "--add-host"),
-            (&self.ulimit, "--ulimit"),
             (&self.cache_from, "--cache-from"),
             (&self.cache_to, "--cache-to"),
             (&self.allow, "--allow"),
             (&self.attest, "--attest"),
         ];
         let options = [
-            (&self.network, "--network"),
-            (&self.shm_size, "--shm-size"),
             (&self.call, "--call"),
             (&self.provenance, "--provenance"),
             (&self.sbom, "--sbom"),
@@ -258,7 +260,7 @@ mod tests {
 
     #[test]
     fn flags_that_are_not_built_are_noticed() {
-        for flag in ["--secret=id=x", "--load", "--network=none", "--check", "--cache-from=x"] {
+        for flag in ["--ssh=default", "--load", "--sbom=true", "--check", "--cache-from=x"] {
             let arguments = Arguments::try_parse_from(["slipway", "build", flag, "."]).unwrap();
             let Command::Build(build) = arguments.command else { panic!() };
             assert_eq!(build.later.first(), flag.split('=').next(), "{flag}");

@@ -40,10 +40,14 @@ pub(crate) fn find_dockerfile(context: &Path, file: Option<&Path>) -> Result<Pat
     })
 }
 
-fn ignore_file(context: &Path, dockerfile: &Path) -> Result<IgnoreFile, CliError> {
-    let mut beside = dockerfile.as_os_str().to_owned();
-    beside.push(".dockerignore");
-    for path in [PathBuf::from(beside), context.join(".dockerignore")] {
+/// The ignore file of a context: the one beside the Dockerfile, else its own.
+fn ignore_file(context: &Path, dockerfile: Option<&Path>) -> Result<IgnoreFile, CliError> {
+    let beside = dockerfile.map(|dockerfile| {
+        let mut path = dockerfile.as_os_str().to_owned();
+        path.push(".dockerignore");
+        PathBuf::from(path)
+    });
+    for path in beside.into_iter().chain([context.join(".dockerignore")]) {
         match std::fs::read(&path) {
             Ok(bytes) => {
                 return IgnoreFile::parse(&bytes)
@@ -65,12 +69,12 @@ pub(crate) enum Sent {
     Manifest,
 }
 
-/// Scans the context and sends what the farm lacks of it.
+/// Scans a context and sends what the farm lacks of it. A named context has no Dockerfile.
 pub(crate) async fn send(
     client: &Client,
     project: &ProjectName,
     context: &Path,
-    dockerfile: &Path,
+    dockerfile: Option<&Path>,
     what: Sent,
 ) -> Result<SentContext, CliError> {
     let ignore = ignore_file(context, dockerfile)?;
@@ -155,7 +159,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         std::fs::write(root.path().join(".dockerignore"), "a").unwrap();
         let dockerfile = root.path().join("x.Dockerfile");
-        let ignores = |name: &str| ignore_file(root.path(), &dockerfile).unwrap().is_ignored(name);
+        let ignores =
+            |name: &str| ignore_file(root.path(), Some(&dockerfile)).unwrap().is_ignored(name);
         assert!(ignores("a") && !ignores("b"));
         std::fs::write(root.path().join("x.Dockerfile.dockerignore"), "b").unwrap();
         assert!(!ignores("a") && ignores("b"));

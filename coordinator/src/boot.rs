@@ -14,6 +14,7 @@ use crate::app::App;
 use crate::auth::KeyRing;
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::vault::Vault;
 use crate::{http, reconcile};
 
 /// Planners of one process.
@@ -25,6 +26,9 @@ pub enum BootError {
     /// The signing key.
     #[error(transparent)]
     Key(#[from] crate::auth::InvalidKey),
+    /// The key of the secrets.
+    #[error(transparent)]
+    SecretsKey(#[from] crate::vault::InvalidSecretsKey),
     /// The database.
     #[error("cannot use the database: {0}")]
     Store(#[from] store::StoreError),
@@ -69,6 +73,8 @@ impl Server {
     /// Connects to everything and opens the socket.
     pub async fn bind(config: Config) -> Result<Self, BootError> {
         let keys = KeyRing::new(&config.auth.key, &config.auth.old_keys)?;
+        let vault = config.secrets.as_ref().map(|it| Vault::new(&it.key, &it.old_keys));
+        let vault = vault.transpose()?;
         let store = Store::connect(&config.database.url, config.database.max_connections).await?;
         match store.schema_state().await? {
             SchemaState::Current => {}
@@ -94,7 +100,7 @@ impl Server {
         }
         let lost_after = Duration::from_secs(config.server.worker_lost_after_secs);
         let metrics = Metrics::new()?;
-        let app = Arc::new(App { store, objects, bus, registry, keys, metrics, lost_after });
+        let app = Arc::new(App { store, objects, bus, registry, keys, vault, metrics, lost_after });
         Ok(Self { app, listener, address })
     }
 

@@ -11,6 +11,7 @@ mod http;
 mod metrics;
 mod reconcile;
 mod scheduler;
+mod vault;
 
 pub use boot::{BootError, Server};
 pub use config::Config;

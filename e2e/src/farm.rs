@@ -37,7 +37,7 @@ pub struct Farm {
     _s3: Service,
     registry: Registry,
     redis: Redis,
-    _postgres: Postgres,
+    postgres: Postgres,
     address: String,
     token: String,
     directory: tempfile::TempDir,
@@ -81,11 +81,13 @@ impl Farm {
                 "[server]\nlisten = \"127.0.0.1:0\"\naddress_file = \"{}\"\n\
                  worker_lost_after_secs = {}\n[database]\nurl = \"{database}\"\n\
                  [redis]\nurl = \"{}\"\n[s3]\nendpoint = \"{endpoint}\"\nbucket = \"slipway\"\n\
-                 access_key = \"key\"\nsecret_key = \"secret\"\n[auth]\nkey = \"{}\"\n{mirrors}",
+                 access_key = \"key\"\nsecret_key = \"secret\"\n[auth]\nkey = \"{}\"\n\
+                 [secrets]\nkey = \"{}\"\n{mirrors}",
                 address_file.display(),
                 options.lost_after_secs,
                 redis.url(),
                 "5c".repeat(32),
+                "a7".repeat(32),
             ),
         )?;
         run_coordinator(&config, &["migrate"])?;
@@ -123,7 +125,7 @@ impl Farm {
             _s3: s3,
             registry,
             redis,
-            _postgres: postgres,
+            postgres,
             address,
             token,
             directory,
@@ -194,6 +196,11 @@ impl Farm {
     pub fn last_build(&self) -> anyhow::Result<BuildView> {
         let ran = self.slipway(["show", "last", "--json"])?;
         serde_json::from_str(&ran.stdout).with_context(|| ran.stderr)
+    }
+
+    /// What a query of the farm's database gives: a line a row, columns between bars.
+    pub fn query(&self, sql: &str) -> anyhow::Result<String> {
+        Ok(self.postgres.query("farm", sql)?)
     }
 
     /// The newest build, once `condition` holds for it.

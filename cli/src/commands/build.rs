@@ -1,16 +1,18 @@
 //! `slipway build`.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
-use api::public::v1::{BuildRequest, BuildView, LogLine, OutputRequest};
+use api::public::v1::{BuildRequest, BuildView, LogLine, NamedContextSource, OutputRequest};
 use client::public::Client;
 use common::build::BuildState;
 use common::{BuildId, Failure, FailureClass, ProjectName};
 use serde_json::json;
 use tokio::sync::mpsc;
 
+use super::options::{self, NamedContext};
 use super::request::{Download, outputs, request};
 use crate::args::{Build, Progress};
 use crate::context::{Sent, SentContext, find_dockerfile, send};
@@ -53,9 +55,20 @@ pub(super) async fn prepare(
         });
     }
     let dockerfile = find_dockerfile(context, arguments.file.as_deref())?;
-    let sent = send(client, &project, context, &dockerfile, what).await?;
+    let sent = send(client, &project, context, Some(&dockerfile), what).await?;
+    let mut contexts = BTreeMap::new();
+    for (name, named) in options::contexts(&arguments.build_context)? {
+        let source = match named {
+            NamedContext::Image(reference) => NamedContextSource::Image { reference },
+            NamedContext::Directory(path) => {
+                let sent = send(client, &project, &path, None, what).await?;
+                NamedContextSource::Files { manifest: sent.manifest }
+            }
+        };
+        contexts.insert(name, source);
+    }
     let request = request(arguments, project, &dockerfile, Some(sent.manifest), outputs)?;
-    Ok((request, sent))
+    Ok((BuildRequest { contexts, ..request }, sent))
 }
 
 fn progress(arguments: &Build) -> Progress {

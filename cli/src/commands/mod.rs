@@ -5,6 +5,7 @@ mod builds;
 mod cancel;
 mod find;
 mod logs;
+mod options;
 mod plan;
 mod request;
 mod run;

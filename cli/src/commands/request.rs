@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use common::{Digest, Platform, ProjectName};
 
+use super::options::{commands, secrets};
 use crate::args::Build;
 use crate::exit::CliError;
 
@@ -83,7 +84,11 @@ pub(crate) fn request(
         build_args: build_args(&arguments.build_arg),
         labels: pairs(&arguments.label),
         platform,
+        contexts: BTreeMap::new(),
+        secrets: secrets(&arguments.secret)?,
+        commands: commands(arguments)?,
         no_cache: arguments.no_cache,
+        no_cache_stages: arguments.no_cache_filter.clone(),
         pull: arguments.pull,
         outputs,
     })

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use blobstore::objects::S3Config;
-use coordinator::config::{AuthConfig, DatabaseConfig, ServerConfig};
+use coordinator::config::{AuthConfig, DatabaseConfig, SecretsConfig, ServerConfig};
 use registry::RegistryConfig;
 use serde::{Deserialize, Serialize};
 use service::telemetry::{LogConfig, LogFormat};
@@ -67,6 +67,7 @@ impl UpConfig {
                 path_style: true,
             },
             auth: AuthConfig { key: keys.auth.clone(), old_keys: Vec::new() },
+            secrets: Some(SecretsConfig { key: keys.secrets.clone(), old_keys: Vec::new() }),
             registries: self.registries.clone(),
             log: self.terminal_log(),
         }

@@ -14,6 +14,9 @@ use crate::exit::CliError;
 pub(super) struct Keys {
     /// Signs tokens.
     pub(super) auth: String,
+    /// Seals the secrets of builds; older directories lack it.
+    #[serde(default)]
+    pub(super) secrets: String,
     /// The object store's access key.
     pub(super) s3_access: String,
     /// The object store's secret key.
@@ -25,13 +28,24 @@ impl Keys {
     pub(super) fn load(directory: &Path) -> Result<Self, CliError> {
         let path = directory.join("keys.json");
         let fail = |error: &dyn std::fmt::Display| CliError::file(&path, error);
-        match std::fs::read_to_string(&path) {
-            Ok(text) => return serde_json::from_str(&text).map_err(|error| fail(&error)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(fail(&error)),
-        }
         let random = |bytes: usize| random_hex(bytes).map_err(|error| fail(&error));
-        let keys = Self { auth: random(32)?, s3_access: random(10)?, s3_secret: random(32)? };
+        let keys = match std::fs::read_to_string(&path) {
+            Ok(text) => {
+                let mut keys: Self = serde_json::from_str(&text).map_err(|error| fail(&error))?;
+                if !keys.secrets.is_empty() {
+                    return Ok(keys);
+                }
+                keys.secrets = random(32)?;
+                keys
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self {
+                auth: random(32)?,
+                secrets: random(32)?,
+                s3_access: random(10)?,
+                s3_secret: random(32)?,
+            },
+            Err(error) => return Err(fail(&error)),
+        };
         let text = serde_json::to_string_pretty(&keys).map_err(|error| fail(&error))?;
         write_private(&path, text.as_bytes()).map_err(|error| fail(&error))?;
         Ok(keys)
@@ -54,6 +68,15 @@ mod tests {
         let first = Keys::load(directory.path()).unwrap();
         assert_eq!(first.auth.len(), 64);
         assert_eq!(Keys::load(directory.path()).unwrap().auth, first.auth);
+        // A directory from before there were secrets.
+        let path = directory.path().join("keys.json");
+        let mut old: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        old.as_object_mut().unwrap().remove("secrets");
+        std::fs::write(&path, old.to_string()).unwrap();
+        let added = Keys::load(directory.path()).unwrap().secrets;
+        assert_eq!(added.len(), 64);
+        assert_eq!(Keys::load(directory.path()).unwrap().secrets, added);
         let other = tempfile::tempdir().unwrap();
         assert_ne!(Keys::load(other.path()).unwrap().auth, first.auth);
     }

@@ -1,5 +1,7 @@
 //! What stands in the `plan` column of a stage.
 
+use std::collections::BTreeMap;
+
 use api::worker::v1::ExportTarget;
 use common::image::{ImageDocument, ResolvedImage};
 use common::plan::{PlannedStage, StageIndex};
@@ -12,6 +14,15 @@ pub(crate) struct StageDocument {
     pub(crate) stage: PlannedStage,
     pub(crate) stage_ids: Vec<(StageIndex, StageId)>,
     pub(crate) images: Vec<(u32, ResolvedImage)>,
+    /// Manifests of the named contexts that it reads.
+    #[serde(default)]
+    pub(crate) contexts: BTreeMap<String, Digest>,
+    /// Names of the secrets that its commands may see.
+    #[serde(default)]
+    pub(crate) secrets: Vec<String>,
+    /// Whether cache mounts begin empty.
+    #[serde(default)]
+    pub(crate) fresh_caches: bool,
 }
 
 /// An export's plan.

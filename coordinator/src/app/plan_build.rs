@@ -4,27 +4,26 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::public::v1::{BuildRequest, BuildSource, OutputRequest};
-use api::worker::v1::ExportTarget;
+use api::public::v1::{BuildRequest, BuildSource, NamedContextSource};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use blobstore::manifest::{self, MAX_STORED_BYTES};
 use blobstore::names;
-use common::image::ImageDocument;
 use common::outcome::Failure;
-use common::plan::{Base, CopyFrom, Plan, PlannedStage, StageIndex, Step};
-use common::stage::{StageKind, StageState};
+use common::plan::Plan;
 use common::tree::Manifest;
-use common::{BuildId, Digest, FailureClass, Platform, ProjectName, StageId};
-use dockerfile::{Dockerfile, ImageFacts, Options};
+use common::{BuildId, Digest, FailureClass, ProjectName};
+use dockerfile::{Dockerfile, ImageFacts, NamedContext, Options, context_name};
 use logbus::Message;
 use oci::Reference;
-use store::{ClaimedBuild, NewEdge, NewPlan, NewStage, NewStep, ObjectKey, ObjectRow};
+use store::{ClaimedBuild, NewPlan, ObjectKey, ObjectRow};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::decide::{Decided, Decision, decide};
-use super::documents::{ExportDocument, StageDocument};
+use super::decide::{Decided, decide};
+use super::new_plan::{Outputs, new_plan};
+use super::options::{Settings, options};
+use super::refresh::without_stages;
 use super::{App, AppError};
 
 /// How long an answer of a registry about a tag is good.
@@ -140,9 +139,9 @@ impl App {
         let request: BuildRequest = serde_json::from_value(build.request.clone())?;
         let Prepared { plan, mut warnings, decided } =
             self.prepare(&request, Packs::Needed).await?;
-        let epoch = source_date_epoch(&request, &mut warnings);
+        let outputs = Outputs::of(&request, &mut warnings);
         let BuildSource::Context(source) = &request.source;
-        let mut stored = new_plan(&plan, &decided, targets(&request), epoch)?;
+        let mut stored = new_plan(&plan, &decided, &Settings::of(&request), outputs)?;
         stored.context = source.manifest;
         stored.warnings = warnings;
         Ok(stored)
@@ -157,22 +156,41 @@ impl App {
         let BuildSource::Context(source) = &request.source;
         let bytes = BASE64_STANDARD.decode(&source.dockerfile.content_base64).unwrap_or_default();
         let file = dockerfile::parse(&source.dockerfile.name, &bytes).map_err(join)?;
-        let host = Platform::host();
-        let options = Options {
-            target: request.target.clone(),
-            build_args: request.build_args.clone(),
-            labels: request.labels.clone(),
-            platform: request.platform.clone().unwrap_or_else(|| host.clone()),
-            ..Options::new(host)
-        };
+        let contexts = self.named_contexts(request, packs).await?;
+        let options = options(request, contexts);
         let images = self.images(&file, &options, request.pull).await?;
         let context = match &source.manifest {
             Some(digest) => Some(self.context(&request.project, digest, packs).await?),
             None => None,
         };
         let planned = file.plan(&options, &images, context.as_ref()).map_err(join)?;
-        let decided = self.decide(&request.project, &planned.plan, request.no_cache).await?;
+        let settings = Settings::of(request);
+        let decided = self.decide(&request.project, &planned.plan, &settings).await?;
+        let missing = settings.missing(&file, &planned.plan, &decided);
+        if !missing.is_empty() {
+            return Err(join(missing));
+        }
         Ok(Prepared { plan: planned.plan, warnings: planned.warnings, decided })
+    }
+
+    /// The named contexts, those of files with their lists.
+    async fn named_contexts(
+        &self,
+        request: &BuildRequest,
+        packs: Packs,
+    ) -> Result<BTreeMap<String, NamedContext>, PlanError> {
+        let mut contexts = BTreeMap::new();
+        for (name, source) in &request.contexts {
+            let context = match source {
+                NamedContextSource::Image { reference } => NamedContext::Image(reference.clone()),
+                NamedContextSource::Files { manifest } => {
+                    let manifest = self.context(&request.project, manifest, packs).await?;
+                    NamedContext::Local(Arc::new(manifest))
+                }
+            };
+            contexts.insert(context_name(name), context);
+        }
+        Ok(contexts)
     }
 
     /// Looks up every image that the Dockerfile needs, once for the whole build.
@@ -277,16 +295,19 @@ impl App {
         &self,
         project: &ProjectName,
         plan: &Plan,
-        no_cache: bool,
+        settings: &Settings,
     ) -> Result<Vec<Decided>, PlanError> {
-        if no_cache {
+        if plan.stages.iter().all(|stage| settings.is_fresh(stage)) {
             return Ok(decide(plan, &BTreeMap::new(), &BTreeMap::new()));
         }
         let keys: Vec<Digest> =
             plan.stages.iter().flat_map(|stage| stage.steps.iter().map(|step| step.key)).collect();
-        let hits = self.store.find_layers(project, &keys).await?;
+        let mut hits = self.store.find_layers(project, &keys).await?;
         let stage_keys: Vec<Digest> = plan.stages.iter().map(|stage| stage.key).collect();
-        let slices = self.store.find_slices(project, &stage_keys).await?;
+        let mut slices = self.store.find_slices(project, &stage_keys).await?;
+        if settings.has_fresh_stages() {
+            without_stages(plan, &|stage| settings.is_fresh(stage), &mut hits, &mut slices);
+        }
         Ok(decide(plan, &hits, &slices))
     }
 }
@@ -306,204 +327,4 @@ fn join(failures: Vec<Failure>) -> PlanError {
         });
     }
     first.into()
-}
-
-fn source_date_epoch(request: &BuildRequest, warnings: &mut Vec<String>) -> Option<i64> {
-    let text = request.build_args.get("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty())?;
-    let number = text.parse().ok();
-    if number.is_none() {
-        warnings.push(format!("SOURCE_DATE_EPOCH is ignored: {text:?} is no number of seconds"));
-    }
-    number
-}
-
-fn targets(request: &BuildRequest) -> Vec<ExportTarget> {
-    let full = |names: &[String]| -> Vec<String> {
-        names.iter().filter_map(|n| Some(n.parse::<Reference>().ok()?.to_string())).collect()
-    };
-    let mut targets: Vec<ExportTarget> = request
-        .outputs
-        .iter()
-        .map(|output| match output {
-            OutputRequest::Image { names, push: true } => ExportTarget::Push { names: full(names) },
-            OutputRequest::Image { .. } => ExportTarget::DigestOnly,
-            OutputRequest::Oci { names } => ExportTarget::OciArchive { names: full(names) },
-        })
-        .collect();
-    if targets.is_empty() {
-        targets.push(ExportTarget::DigestOnly);
-    }
-    targets
-}
-
-fn new_plan(
-    plan: &Plan,
-    decided: &[Decided],
-    targets: Vec<ExportTarget>,
-    source_date_epoch: Option<i64>,
-) -> Result<NewPlan, AppError> {
-    let ids: Vec<StageId> = plan.stages.iter().map(|_| StageId(Uuid::now_v7())).collect();
-    let depths = depths(plan);
-    let mut stages = Vec::new();
-    let mut edges = Vec::new();
-    for (position, (stage, decided)) in plan.stages.iter().zip(decided).enumerate() {
-        stages.push(new_stage(plan, stage, decided, &ids, depths[position])?);
-        let waits = matches!(decided.decision, Decision::Run { base_layers: None, .. });
-        for producer in stage.inputs() {
-            let is_base = waits && stage.base == Base::Stage(producer);
-            let producer = ids[producer.0 as usize];
-            edges.push(NewEdge { consumer: ids[position], producer, is_base });
-        }
-    }
-    let target = plan.target.0 as usize;
-    let layers = match &decided[target].decision {
-        Decision::Cached { layers } => Some(layers.clone()),
-        _ => None,
-    };
-    let (id, is_ready) = (StageId(Uuid::now_v7()), layers.is_some());
-    edges.push(NewEdge { consumer: id, producer: ids[target], is_base: !is_ready });
-    let (document, base_history) = image_document(plan);
-    let export = ExportDocument {
-        document,
-        base_history,
-        last_key: plan.stages[target].steps.last().map(|step| step.key),
-        source_date_epoch,
-        targets,
-        layers,
-    };
-    stages.push(NewStage {
-        id,
-        kind: StageKind::Export,
-        label: "export".to_owned(),
-        state: if is_ready { StageState::Ready } else { StageState::Waiting },
-        platform: Platform::host(),
-        depth: 0,
-        bases_missing: u32::from(!is_ready),
-        plan: serde_json::to_value(&export)?,
-        first_step: 0,
-        base_layers: None,
-        make_slices: Vec::new(),
-        layers: None,
-        slices: Vec::new(),
-        steps: Vec::new(),
-    });
-    Ok(NewPlan { context: None, stages, edges, warnings: Vec::new() })
-}
-
-fn new_stage(
-    plan: &Plan,
-    stage: &PlannedStage,
-    decided: &Decided,
-    ids: &[StageId],
-    depth: u32,
-) -> Result<NewStage, AppError> {
-    let stage_ids = stage.inputs().into_iter().map(|input| (input, ids[input.0 as usize]));
-    let document = StageDocument {
-        stage: stage.clone(),
-        stage_ids: stage_ids.collect(),
-        images: used_images(plan, stage),
-    };
-    let (state, first_step, base_layers, make_slices, layers) = match &decided.decision {
-        Decision::Skipped => (StageState::Skipped, 0, None, Vec::new(), None),
-        Decision::Cached { layers } => {
-            (StageState::Cached, u32::MAX, None, Vec::new(), Some(layers.clone()))
-        }
-        Decision::Run { first_step, base_layers, make_slices } => {
-            let state = if base_layers.is_some() { StageState::Ready } else { StageState::Waiting };
-            (state, *first_step, base_layers.clone(), make_slices.clone(), None)
-        }
-    };
-    let is_cached = |number: u32| state == StageState::Cached || number < first_step;
-    let steps = stage.steps.iter().map(|step| NewStep {
-        number: step.number,
-        display: step.display.clone(),
-        lines: step.lines,
-        key: step.key,
-        key_parts: step.key_parts.clone(),
-        cached: is_cached(step.number) && state != StageState::Skipped,
-    });
-    Ok(NewStage {
-        id: ids[stage.index.0 as usize],
-        kind: StageKind::Stage,
-        label: stage.label.clone(),
-        state,
-        platform: stage.platform.clone(),
-        depth,
-        bases_missing: u32::from(state == StageState::Waiting),
-        plan: serde_json::to_value(&document)?,
-        first_step: first_step.min(100_000),
-        base_layers,
-        make_slices,
-        layers,
-        slices: decided.slices.clone(),
-        steps: steps.collect(),
-    })
-}
-
-fn used_images(plan: &Plan, stage: &PlannedStage) -> Vec<(u32, common::image::ResolvedImage)> {
-    let base = match stage.base {
-        Base::Image(image) => Some(image),
-        Base::Scratch | Base::Stage(_) => None,
-    };
-    let copied = stage.steps.iter().flat_map(Step::sources).filter_map(|from| match from {
-        CopyFrom::Image { image } => Some(*image),
-        CopyFrom::Context | CopyFrom::NamedContext { .. } | CopyFrom::Stage { .. } => None,
-    });
-    let used: std::collections::BTreeSet<_> = base.into_iter().chain(copied).collect();
-    used.into_iter().map(|image| (image.0, plan.image(image).clone())).collect()
-}
-
-/// For each stage the number of jobs after it on the longest path; the export is one.
-fn depths(plan: &Plan) -> Vec<u32> {
-    let mut depths = vec![1; plan.stages.len()];
-    for stage in plan.stages.iter().rev() {
-        let own = depths[stage.index.0 as usize];
-        for input in stage.inputs() {
-            let input: StageIndex = input;
-            let depth = &mut depths[input.0 as usize];
-            *depth = (*depth).max(own + 1);
-        }
-    }
-    // Steps that read a slice park meanwhile, so producers go first among equals.
-    for stage in &plan.stages {
-        for (producer, _) in stage.steps.iter().flat_map(Step::input_slices) {
-            let producer = producer.0 as usize;
-            depths[producer] = depths[producer].max(depths[stage.index.0 as usize] + 1);
-        }
-    }
-    depths
-}
-
-/// The configuration of the target's image as far as the plan knows it, and how many of its
-/// history entries come from the base image.
-fn image_document(plan: &Plan) -> (ImageDocument, usize) {
-    let target = plan.stage(plan.target);
-    let mut chain = vec![target];
-    let mut bottom = target;
-    while let Base::Stage(base) = bottom.base {
-        bottom = plan.stage(base);
-        chain.push(bottom);
-    }
-    let base = match bottom.base {
-        Base::Image(image) => Some(&plan.image(image).document),
-        Base::Scratch | Base::Stage(_) => None,
-    };
-    let mut history = base.map(|document| document.history.clone()).unwrap_or_default();
-    let base_history = history.len();
-    for stage in chain.iter().rev() {
-        history.extend(stage.history.iter().cloned());
-    }
-    let variant = Some(plan.platform.variant.clone()).filter(|variant| !variant.is_empty());
-    let document = ImageDocument {
-        created: None,
-        author: target.author.clone(),
-        architecture: plan.platform.architecture.clone(),
-        variant,
-        os: plan.platform.os.clone(),
-        os_version: base.and_then(|document| document.os_version.clone()),
-        config: target.config.clone(),
-        rootfs: common::image::RootFs { kind: "layers".to_owned(), diff_ids: Vec::new() },
-        history,
-    };
-    (document, base_history)
 }

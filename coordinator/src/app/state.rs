@@ -9,6 +9,7 @@ use store::{Store, StoreError};
 
 use crate::auth::KeyRing;
 use crate::metrics::Metrics;
+use crate::vault::Vault;
 
 /// The connections of this process.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub(crate) struct App {
     pub(crate) bus: Bus,
     pub(crate) registry: registry::Client,
     pub(crate) keys: KeyRing,
+    /// Without it there are no secrets.
+    pub(crate) vault: Option<Vault>,
     pub(crate) metrics: Metrics,
     /// A worker that has not called for this long is lost.
     pub(crate) lost_after: Duration,

@@ -1,7 +1,9 @@
 //! Accepting a build.
 
-use api::Problem;
-use api::public::v1::{BuildRequest, BuildSource, OutputRequest};
+use std::collections::BTreeMap;
+
+use api::public::v1::{BuildRequest, BuildSource, NamedContextSource, OutputRequest};
+use api::{Problem, Secret};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use common::BuildId;
@@ -14,6 +16,12 @@ use super::{App, AppError};
 const MAX_DOCKERFILE_BYTES: usize = 4 << 20;
 /// Longest Idempotency-Key.
 const MAX_KEY_CHARS: usize = 200;
+/// Most secrets of one build.
+const MAX_SECRETS: usize = 100;
+/// Longest secret, as in BuildKit.
+const MAX_SECRET_BYTES: usize = 500 << 10;
+/// Most named contexts of one build.
+const MAX_CONTEXTS: usize = 200;
 
 impl App {
     /// Stores a request; the planner does the rest.
@@ -28,10 +36,16 @@ impl App {
             return Err(Problem::new(400, "bad-idempotency-key", detail).into());
         }
         let BuildSource::Context(source) = &request.source;
+        let id = BuildId(uuid::Uuid::now_v7());
+        let secrets = self.seal(id, &request.secrets)?;
+        // Of the secrets only the names are kept with the request.
+        let names = request.secrets.keys().map(|name| (name.clone(), Secret::new(b"")));
+        let stored = BuildRequest { secrets: names.collect(), ..request.clone() };
         let build = NewBuild {
-            id: BuildId(uuid::Uuid::now_v7()),
+            id,
             project: request.project.clone(),
-            request: serde_json::to_value(request)?,
+            request: serde_json::to_value(&stored)?,
+            secrets,
             request_key: key,
             dockerfile: source.dockerfile.name.clone(),
             target: request.target.clone(),
@@ -42,6 +56,28 @@ impl App {
             self.bus.send(Message::Planner);
         }
         Ok(submitted)
+    }
+
+    fn seal(
+        &self,
+        build: BuildId,
+        secrets: &BTreeMap<String, Secret>,
+    ) -> Result<Vec<(String, Vec<u8>)>, AppError> {
+        if secrets.is_empty() {
+            return Ok(Vec::new());
+        }
+        let Some(vault) = &self.vault else {
+            let detail = "this farm has no key to keep secrets with";
+            return Err(Problem::new(422, "no-secrets", detail)
+                .with_hint("the operator sets [secrets] key in the coordinator's configuration")
+                .into());
+        };
+        let seal = |(name, secret): (&String, &Secret)| {
+            let value = secret.value()?;
+            Some((name.clone(), vault.seal(build, name, &value)?))
+        };
+        let sealed: Option<Vec<_>> = secrets.iter().map(seal).collect();
+        sealed.ok_or_else(|| Problem::new(500, "internal", "a secret cannot be sealed").into())
     }
 }
 
@@ -57,6 +93,8 @@ pub(super) fn check(request: &BuildRequest) -> Result<(), Problem> {
         Ok(_) => return bad(format!("the Dockerfile is longer than {MAX_DOCKERFILE_BYTES} bytes")),
         Err(error) => return bad(format!("dockerfile.content_base64 is not base64: {error}")),
     }
+    check_secrets(&request.secrets)?;
+    check_contexts(request)?;
     for output in &request.outputs {
         let (OutputRequest::Image { names, .. } | OutputRequest::Oci { names }) = output;
         for name in names {
@@ -73,6 +111,55 @@ pub(super) fn check(request: &BuildRequest) -> Result<(), Problem> {
         {
             return bad("an image without a name cannot be pushed: add -t NAME".to_owned());
         }
+    }
+    Ok(())
+}
+
+fn check_secrets(secrets: &BTreeMap<String, Secret>) -> Result<(), Problem> {
+    let bad = |detail: String| Err(Problem::new(422, "bad-request", detail));
+    if secrets.len() > MAX_SECRETS {
+        return bad(format!("a build has at most {MAX_SECRETS} secrets"));
+    }
+    for (name, secret) in secrets {
+        if name.is_empty() || name.len() > 200 {
+            return bad("the name of a secret has 1 to 200 bytes".to_owned());
+        }
+        match secret.value() {
+            Some(value) if value.len() <= MAX_SECRET_BYTES => {}
+            Some(_) => {
+                return bad(format!("secret {name} is longer than {MAX_SECRET_BYTES} bytes"));
+            }
+            None => return bad(format!("secret {name} is not base64")),
+        }
+    }
+    Ok(())
+}
+
+fn check_contexts(request: &BuildRequest) -> Result<(), Problem> {
+    let bad = |detail: String| Err(Problem::new(422, "bad-request", detail));
+    if request.contexts.len() > MAX_CONTEXTS {
+        return bad(format!("a build has at most {MAX_CONTEXTS} named contexts"));
+    }
+    for (name, source) in &request.contexts {
+        if name.is_empty() || name.len() > 300 {
+            return bad("the name of a context has 1 to 300 bytes".to_owned());
+        }
+        if let NamedContextSource::Image { reference } = source
+            && let Err(error) = reference.parse::<oci::Reference>()
+        {
+            return bad(format!("context {name}: {error}"));
+        }
+    }
+    let options = &request.commands;
+    if options.hosts.len() > 1000 || options.ulimits.len() > 100 {
+        return bad("a build has at most 1000 hosts and 100 limits".to_owned());
+    }
+    let is_name = |name: &str| {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+        (1..=253).contains(&name.len()) && name.bytes().all(fits)
+    };
+    if let Some(host) = options.hosts.iter().find(|host| !is_name(&host.name)) {
+        return bad(format!("{:?} is no host name", host.name));
     }
     Ok(())
 }

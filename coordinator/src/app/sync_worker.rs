@@ -1,15 +1,15 @@
 //! The state exchange with a worker.
 
 use std::collections::BTreeMap;
-
 use std::time::{Duration, Instant};
 
+use api::Secret;
 use api::worker::v1::{
     Abandon, AbandonReason, Assignment, ExportJob, HeldPhase, InputReady, Job, SliceInput,
     StageJob, SyncRequest, SyncResponse,
 };
 use common::stage::StageKind;
-use common::{Failure, FailureClass, Lease, StageId};
+use common::{BuildId, Failure, FailureClass, Lease, StageId};
 use logbus::Message;
 use store::{CachedSlice, Held, StageJobRow, SyncState};
 use time::OffsetDateTime;
@@ -163,7 +163,7 @@ impl App {
         let row = self.store.stage_job(lease.stage).await?;
         let head = (row.build, row.project.clone(), row.label.clone(), row.dockerfile.clone());
         let job = match row.kind {
-            StageKind::Stage => stage_job(row)?,
+            StageKind::Stage => self.stage_job(row).await?,
             StageKind::Export => self.export_job(row).await?,
         };
         let Some(job) = job else {
@@ -174,6 +174,51 @@ impl App {
         };
         let (build, project, label, dockerfile) = head;
         Ok(Some(Assignment { lease, build, project, label, dockerfile, job }))
+    }
+
+    async fn stage_job(&self, row: StageJobRow) -> Result<Option<Job>, AppError> {
+        let document: StageDocument = serde_json::from_value(row.plan)?;
+        let Some(base_layers) = row.base_layers.or(row.producer_layers) else { return Ok(None) };
+        let inputs =
+            row.slices.into_iter().map(|(stage, slice)| slice_input(stage, slice)).collect();
+        let secrets = self.secrets(row.build, &document.secrets).await?;
+        Ok(Some(Job::Stage(Box::new(StageJob {
+            contexts: document.contexts,
+            secrets,
+            fresh_caches: document.fresh_caches,
+            stage: document.stage,
+            stage_ids: document.stage_ids,
+            images: document.images,
+            base_layers,
+            first_step: row.first_step,
+            context: row.context,
+            make_slices: row.make_slices,
+            inputs,
+        }))))
+    }
+
+    /// Opens the secrets that a stage may see. One that cannot be opened is as good as absent.
+    async fn secrets(
+        &self,
+        build: BuildId,
+        names: &[String],
+    ) -> Result<BTreeMap<String, Secret>, AppError> {
+        let (Some(vault), false) = (&self.vault, names.is_empty()) else {
+            return Ok(BTreeMap::new());
+        };
+        let mut opened = BTreeMap::new();
+        for (name, sealed) in self.store.build_secrets(build).await? {
+            if !names.contains(&name) {
+                continue;
+            }
+            match vault.open(build, &name, &sealed) {
+                Some(value) => {
+                    opened.insert(name, Secret::new(&value));
+                }
+                None => tracing::warn!(build.id = %build, name, "a secret cannot be opened"),
+            }
+        }
+        Ok(opened)
     }
 
     async fn export_job(&self, row: StageJobRow) -> Result<Option<Job>, AppError> {
@@ -197,25 +242,6 @@ impl App {
         document.created = created;
         Ok(Some(Job::Export(Box::new(ExportJob { layers, document, targets: export.targets }))))
     }
-}
-
-fn stage_job(row: StageJobRow) -> Result<Option<Job>, AppError> {
-    let document: StageDocument = serde_json::from_value(row.plan)?;
-    let Some(base_layers) = row.base_layers.or(row.producer_layers) else { return Ok(None) };
-    let inputs = row.slices.into_iter().map(|(stage, slice)| slice_input(stage, slice)).collect();
-    Ok(Some(Job::Stage(Box::new(StageJob {
-        contexts: BTreeMap::new(),
-        secrets: BTreeMap::new(),
-        fresh_caches: false,
-        stage: document.stage,
-        stage_ids: document.stage_ids,
-        images: document.images,
-        base_layers,
-        first_step: row.first_step,
-        context: row.context,
-        make_slices: row.make_slices,
-        inputs,
-    }))))
 }
 
 fn slice_input(stage: StageId, slice: CachedSlice) -> SliceInput {

@@ -2,4 +2,6 @@
 
 mod sections;
 
-pub use sections::{AuthConfig, Config, DatabaseConfig, RedisConfig, SECTIONS, ServerConfig};
+pub use sections::{
+    AuthConfig, Config, DatabaseConfig, RedisConfig, SECTIONS, SecretsConfig, ServerConfig,
+};

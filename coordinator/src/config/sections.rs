@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use service::telemetry::LogConfig;
 
 /// Sections that variables can name.
-pub const SECTIONS: [&str; 6] = ["server", "database", "redis", "s3", "auth", "log"];
+pub const SECTIONS: [&str; 7] = ["server", "database", "redis", "s3", "auth", "secrets", "log"];
 
 /// The whole configuration.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -28,6 +28,9 @@ pub struct Config {
     pub s3: S3Config,
     /// Who may do what.
     pub auth: AuthConfig,
+    /// Secrets of builds; without it builds that bring secrets are refused.
+    #[serde(default)]
+    pub secrets: Option<SecretsConfig>,
     /// Registries.
     #[serde(default)]
     pub registries: BTreeMap<String, RegistryConfig>,
@@ -95,5 +98,22 @@ pub struct AuthConfig {
 impl std::fmt::Debug for AuthConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("AuthConfig { .. }")
+    }
+}
+
+/// Section `[secrets]`.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretsConfig {
+    /// Key that seals the secrets of builds in the database: 32 bytes, in hex.
+    pub key: String,
+    /// Keys that sealed what is still there.
+    #[serde(default)]
+    pub old_keys: Vec<String>,
+}
+
+impl std::fmt::Debug for SecretsConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretsConfig { .. }")
     }
 }

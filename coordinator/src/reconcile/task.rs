@@ -31,6 +31,10 @@ async fn round(app: &App) -> store::Result<()> {
         app.metrics.workers_lost_total.inc_by(lost as u64);
         app.bus.send(Message::Workers);
     }
+    let forgotten = app.store.forget_secrets().await?;
+    if forgotten > 0 {
+        tracing::debug!(secrets = forgotten, "secrets of builds that have ended are gone");
+    }
     let counts = app.store.queue_counts().await?;
     let ready = counts.stages.iter().any(|(state, count)| state == "ready" && *count > 0);
     if ready && counts.free_slots > 0 {

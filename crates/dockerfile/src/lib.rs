@@ -21,6 +21,7 @@ use common::plan::{Network, Plan, RunOptions};
 use common::tree::Manifest;
 use common::{Failure, Platform};
 
+pub use crate::plan::context_name;
 use crate::stages::Stage;
 
 /// What a build asks of a Dockerfile.
@@ -36,7 +37,7 @@ pub struct Options {
     pub platform: Platform,
     /// Platform of the workers.
     pub build_platform: Platform,
-    /// `--build-context`, by lower-case name.
+    /// `--build-context`, by [`context_name`].
     pub contexts: BTreeMap<String, NamedContext>,
     /// What a RUN reaches that does not say.
     pub network: Network,

@@ -107,6 +107,18 @@ impl Postgres {
         self.service.is_running()
     }
 
+    /// What a query gives: a line a row, columns between bars.
+    pub fn query(&self, database: &str, text: &str) -> Result<String, ServiceError> {
+        let failed = |message| ServiceError::Preparation { program: "psql", message };
+        let mut command = Command::new("psql");
+        command.args(["-q", "-A", "-t", "-U", "slipway", "-d", database, "-h"]).arg(&self.socket);
+        let output = command.args(["-c", text]).output().map_err(|e| failed(e.to_string()))?;
+        if !output.status.success() {
+            return Err(failed(String::from_utf8_lossy(&output.stderr).into_owned()));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     fn sql(&self, text: &str) -> Result<(), ServiceError> {
         let mut command = Command::new("psql");
         command.args(["-q", "-U", "slipway", "-d", "postgres", "-h"]).arg(&self.socket);

@@ -27,6 +27,8 @@ pub struct NewBuild {
     pub dockerfile: String,
     /// Target.
     pub target: Option<String>,
+    /// Its secrets, sealed, by name.
+    pub secrets: Vec<(String, Vec<u8>)>,
 }
 
 /// What a submission came to.
@@ -52,6 +54,7 @@ pub struct ClaimedBuild {
 impl Store {
     /// Stores a build as `queued`, once for each key.
     pub async fn submit_build(&self, build: &NewBuild) -> Result<Submitted> {
+        let mut transaction = self.begin().await?;
         let inserted = sqlx::query_scalar!(
             r#"insert into build (id, project, request, request_key, dockerfile, target)
                values ($1, $2, $3, $4, $5, $6)
@@ -64,13 +67,23 @@ impl Store {
             build.dockerfile,
             build.target,
         )
-        // All rows, not the first one: only then has the statement been committed, and whoever
-        // reads on another connection finds it.
-        .fetch_all(&self.pool)
+        .fetch_optional(&mut *transaction)
         .await?;
-        if !inserted.is_empty() {
+        if inserted.is_some() {
+            for (name, sealed) in &build.secrets {
+                sqlx::query!(
+                    "insert into build_secret (build_id, name, sealed) values ($1, $2, $3)",
+                    build.id.0,
+                    name,
+                    sealed,
+                )
+                .execute(&mut *transaction)
+                .await?;
+            }
+            transaction.commit().await?;
             return Ok(Submitted::New(build.id));
         }
+        transaction.rollback().await?;
         let existing = sqlx::query_scalar!(
             "select id from build where project = $1 and request_key = $2",
             build.project.as_str(),
@@ -93,7 +106,8 @@ impl Store {
             planner,
             PLANNER_LEASE_SECS,
         )
-        // As above: the claim has to be committed before it is acted on.
+        // All rows, not the first one: only then has the statement been committed, and what is
+        // claimed is acted on.
         .fetch_all(&self.pool)
         .await?;
         row.into_iter()

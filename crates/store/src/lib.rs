@@ -10,6 +10,7 @@ mod log;
 mod object;
 mod plan;
 mod result;
+mod secret;
 mod view;
 mod worker;
 

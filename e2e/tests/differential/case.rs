@@ -13,7 +13,7 @@ pub(crate) struct Case {
     /// and words, 1.2 directives, 1.3 variables, 1.4 instructions, 1.6 heredocs, 1.7 contexts.
     pub(crate) rules: &'static str,
     pub(crate) dockerfile: String,
-    /// Flags of the command line, the same for both.
+    /// Flags of the command line, the same for both; `{context}` is the context's directory.
     pub(crate) arguments: Vec<String>,
     /// More files of the context, and changes to it: a shell script.
     pub(crate) prepare: &'static str,

@@ -68,8 +68,10 @@ fn run(farm: &Farm, engine: &BuildKit, case: &Case) -> anyhow::Result<Vec<String
     std::fs::create_dir(&context)?;
     case.write(&context)?;
     let (ours, theirs) = (directory.path().join("ours"), directory.path().join("theirs"));
-    let mut arguments = case.arguments.clone();
-    arguments.push(context.display().to_string());
+    let here = context.display().to_string();
+    let place = |argument: &String| argument.replace("{context}", &here);
+    let mut arguments: Vec<String> = case.arguments.iter().map(place).collect();
+    arguments.push(here);
     let their_result = match case.alone {
         None => Some(engine.build(case.name, &arguments, &theirs)?),
         Some(_) => None,

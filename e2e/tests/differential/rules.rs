@@ -8,13 +8,11 @@ use crate::cases;
 const RULES: &str = include_str!("../../../docs/dockerfile-rules.md");
 
 /// Rules without a case here: what two images side by side cannot show, and what is not built yet.
-const ELSEWHERE: [(&str, &str); 40] = [
+const ELSEWHERE: [(&str, &str); 34] = [
     ("A5", "crates/dockerfile, source: other places of the syntax directive"),
     ("A24", "crates/dockerfile, tests/conformance/lines.rs"),
     ("A25", "build checks"),
     ("B13", "several platforms: not built"),
-    ("B18", "crates/dockerfile, tests/conformance/flags.rs: named contexts"),
-    ("B19", "crates/dockerfile, tests/conformance/flags.rs: named contexts"),
     ("C30", "crates/blobstore: contexts travel by content"),
     ("D6", "ADD of URLs: not built"),
     ("D7", "ADD of URLs: not built"),
@@ -22,10 +20,7 @@ const ELSEWHERE: [(&str, &str); 40] = [
     ("D9", "ADD of git: not built"),
     ("D10", "ADD of git: not built"),
     ("E16", "e2e/tests/flags.rs"),
-    ("E19", "crates/dockerfile, tests/conformance/mounts.rs"),
     ("E20", "crates/dockerfile, tests/conformance/mounts.rs"),
-    ("E26", "worker, runtime::stubs"),
-    ("E27", "crates/dockerfile, tests/conformance/keys.rs"),
     ("F5", "worker, the layer writer sees what overlayfs wrote and compares nothing"),
     ("F9", "crates/layer"),
     ("F10", "worker, the options of every overlay mount"),
@@ -44,7 +39,6 @@ const ELSEWHERE: [(&str, &str); 40] = [
     ("I5", "crates/dockerfile, tests/conformance/keys.rs"),
     ("I6", "crates/dockerfile, tests/conformance/keys.rs"),
     ("I7", "crates/dockerfile, tests/conformance/keys.rs"),
-    ("I8", "no-cache by stage: not built"),
     ("I11", "cache export: not built"),
     ("I12", "single flight: not built"),
     ("I9", "crates/dockerfile, tests/conformance/keys.rs"),

@@ -229,6 +229,7 @@ fn replaced(
     let platform = options.platform.clone();
     let (base, needs) = match context {
         NamedContext::Local(_) => (NodeBase::Context(name.clone()), Vec::new()),
+        NamedContext::Image(reference) if reference == "scratch" => (NodeBase::Scratch, Vec::new()),
         NamedContext::Image(reference) => {
             let (reference, platform) = (reference.clone(), platform.clone());
             let need = ImageNeed { reference: reference.clone(), platform, lines, hint: None };
@@ -239,12 +240,22 @@ fn replaced(
     (Node { source, base, platform, instructions: Vec::new(), reads: Vec::new() }, needs)
 }
 
-/// The named context that an image's reference means, and its name: `:latest` does not count.
+/// The name under which a named context is looked up: lower case, without what Docker's short form
+/// of a reference leaves out.
+pub fn context_name(name: &str) -> String {
+    let name = name.to_ascii_lowercase();
+    let short =
+        name.strip_prefix("docker.io/").map(|rest| rest.strip_prefix("library/").unwrap_or(rest));
+    let name = short.unwrap_or(&name);
+    name.strip_suffix(":latest").unwrap_or(name).to_owned()
+}
+
+/// The named context that an image's reference means, and its name.
 fn named_context<'a>(options: &'a Options, reference: &str) -> Option<(String, &'a NamedContext)> {
     if matches!(reference, "scratch" | "context") {
         return None;
     }
-    let name = reference.strip_suffix(":latest").unwrap_or(reference).to_ascii_lowercase();
+    let name = context_name(reference);
     options.contexts.get(&name).map(|context| (name, context))
 }
 

@@ -17,4 +17,5 @@ mod scope;
 mod stage;
 mod whole;
 
+pub use graph::context_name;
 pub(crate) use whole::{Outcome, plan};

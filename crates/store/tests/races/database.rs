@@ -104,6 +104,7 @@ pub(crate) fn new_build(request_key: Option<&str>) -> NewBuild {
         request_key: request_key.map(str::to_owned),
         dockerfile: "Dockerfile".to_owned(),
         target: None,
+        secrets: Vec::new(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! All of them.
 
-use super::{add, caches, config, copy, errors, layers, run, stages, text};
+use super::{add, caches, config, copy, errors, layers, options, run, stages, text};
 use crate::case::Case;
 
 /// Every case.
@@ -13,6 +13,7 @@ pub(crate) fn all() -> Vec<Case> {
         run::cases(),
         layers::cases(),
         config::cases(),
+        options::cases(),
         caches::cases(),
         errors::cases(),
     ]

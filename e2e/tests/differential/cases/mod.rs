@@ -7,6 +7,7 @@ mod copy;
 mod errors;
 mod layers;
 mod list;
+mod options;
 mod run;
 mod stages;
 mod text;

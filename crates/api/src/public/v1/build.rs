@@ -9,6 +9,9 @@ use common::{BuildId, Digest, Failure, Platform, ProjectName, StageId};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use super::options::{CommandOptions, NamedContextSource};
+use crate::Secret;
+
 /// Where the Dockerfile and the files come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case", tag = "kind")]
@@ -76,9 +79,22 @@ pub struct BuildRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub platform: Option<Platform>,
-    /// Run every step, whatever the cache holds.
+    /// `--build-context`, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub contexts: BTreeMap<String, NamedContextSource>,
+    /// `--secret`: values by name, for `RUN --mount=type=secret`. They are sealed at once, given to
+    /// the workers that need them and forgotten when the build has ended.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, Secret>,
+    /// How commands run.
+    #[serde(default)]
+    pub commands: CommandOptions,
+    /// Run every step, whatever the cache holds, and begin with empty cache mounts.
     #[serde(default)]
     pub no_cache: bool,
+    /// The same for these stages only, and for what reads them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub no_cache_stages: Vec<String>,
     /// Ask the registry for every base image, however fresh the known answer is.
     #[serde(default)]
     pub pull: bool,

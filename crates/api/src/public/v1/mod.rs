@@ -3,6 +3,7 @@
 mod build;
 mod context;
 mod log;
+mod options;
 mod plan;
 mod worker;
 
@@ -12,5 +13,6 @@ pub use build::{
 };
 pub use context::{ContextNegotiation, ContextUpload, PackOffer, UploadTarget};
 pub use log::{LogLine, LogStream};
+pub use options::{CommandOptions, HostOption, NamedContextSource, UlimitOption};
 pub use plan::{PlanView, PlannedFate, PlannedStageView, PlannedStepView};
 pub use worker::WorkerView;

@@ -1,0 +1,237 @@
+//! A plan as rows for the database.
+
+use std::collections::BTreeSet;
+
+use api::public::v1::{BuildRequest, OutputRequest};
+use api::worker::v1::ExportTarget;
+use common::image::{ImageDocument, ResolvedImage, RootFs};
+use common::plan::{Base, CopyFrom, Plan, PlannedStage, StageIndex, Step};
+use common::stage::{StageKind, StageState};
+use common::{Platform, StageId};
+use oci::Reference;
+use store::{NewEdge, NewPlan, NewStage, NewStep};
+use uuid::Uuid;
+
+use super::AppError;
+use super::decide::{Decided, Decision};
+use super::documents::{ExportDocument, StageDocument};
+use super::options::Settings;
+
+/// What the rows need beside plan and decisions.
+pub(super) struct Outputs {
+    targets: Vec<ExportTarget>,
+    source_date_epoch: Option<i64>,
+}
+
+impl Outputs {
+    /// What a request asks to make; what of it is ignored goes to `warnings`.
+    pub(super) fn of(request: &BuildRequest, warnings: &mut Vec<String>) -> Self {
+        let source_date_epoch = source_date_epoch(request, warnings);
+        Self { targets: targets(request), source_date_epoch }
+    }
+}
+
+fn source_date_epoch(request: &BuildRequest, warnings: &mut Vec<String>) -> Option<i64> {
+    let text = request.build_args.get("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty())?;
+    let number = text.parse().ok();
+    if number.is_none() {
+        warnings.push(format!("SOURCE_DATE_EPOCH is ignored: {text:?} is no number of seconds"));
+    }
+    number
+}
+
+fn targets(request: &BuildRequest) -> Vec<ExportTarget> {
+    let full = |names: &[String]| -> Vec<String> {
+        names.iter().filter_map(|n| Some(n.parse::<Reference>().ok()?.to_string())).collect()
+    };
+    let mut targets: Vec<ExportTarget> = request
+        .outputs
+        .iter()
+        .map(|output| match output {
+            OutputRequest::Image { names, push: true } => ExportTarget::Push { names: full(names) },
+            OutputRequest::Image { .. } => ExportTarget::DigestOnly,
+            OutputRequest::Oci { names } => ExportTarget::OciArchive { names: full(names) },
+        })
+        .collect();
+    if targets.is_empty() {
+        targets.push(ExportTarget::DigestOnly);
+    }
+    targets
+}
+
+/// The rows of a build's stages, of what reads what, and of the export.
+pub(super) fn new_plan(
+    plan: &Plan,
+    decided: &[Decided],
+    settings: &Settings,
+    outputs: Outputs,
+) -> Result<NewPlan, AppError> {
+    let ids: Vec<StageId> = plan.stages.iter().map(|_| StageId(Uuid::now_v7())).collect();
+    let depths = depths(plan);
+    let mut stages = Vec::new();
+    let mut edges = Vec::new();
+    for (position, (stage, decided)) in plan.stages.iter().zip(decided).enumerate() {
+        stages.push(new_stage(plan, stage, decided, settings, &ids, depths[position])?);
+        let waits = matches!(decided.decision, Decision::Run { base_layers: None, .. });
+        for producer in stage.inputs() {
+            let is_base = waits && stage.base == Base::Stage(producer);
+            let producer = ids[producer.0 as usize];
+            edges.push(NewEdge { consumer: ids[position], producer, is_base });
+        }
+    }
+    let target = plan.target.0 as usize;
+    let layers = match &decided[target].decision {
+        Decision::Cached { layers } => Some(layers.clone()),
+        _ => None,
+    };
+    let (id, is_ready) = (StageId(Uuid::now_v7()), layers.is_some());
+    edges.push(NewEdge { consumer: id, producer: ids[target], is_base: !is_ready });
+    let (document, base_history) = image_document(plan);
+    let export = ExportDocument {
+        document,
+        base_history,
+        last_key: plan.stages[target].steps.last().map(|step| step.key),
+        source_date_epoch: outputs.source_date_epoch,
+        targets: outputs.targets,
+        layers,
+    };
+    stages.push(NewStage {
+        id,
+        kind: StageKind::Export,
+        label: "export".to_owned(),
+        state: if is_ready { StageState::Ready } else { StageState::Waiting },
+        platform: Platform::host(),
+        depth: 0,
+        bases_missing: u32::from(!is_ready),
+        plan: serde_json::to_value(&export)?,
+        first_step: 0,
+        base_layers: None,
+        make_slices: Vec::new(),
+        layers: None,
+        slices: Vec::new(),
+        steps: Vec::new(),
+    });
+    Ok(NewPlan { context: None, stages, edges, warnings: Vec::new() })
+}
+
+fn new_stage(
+    plan: &Plan,
+    stage: &PlannedStage,
+    decided: &Decided,
+    settings: &Settings,
+    ids: &[StageId],
+    depth: u32,
+) -> Result<NewStage, AppError> {
+    let stage_ids = stage.inputs().into_iter().map(|input| (input, ids[input.0 as usize]));
+    let document = StageDocument {
+        stage: stage.clone(),
+        stage_ids: stage_ids.collect(),
+        images: used_images(plan, stage),
+        contexts: settings.contexts_of(stage),
+        secrets: settings.secrets_of(stage),
+        fresh_caches: settings.is_fresh(stage),
+    };
+    let (state, first_step, base_layers, make_slices, layers) = match &decided.decision {
+        Decision::Skipped => (StageState::Skipped, 0, None, Vec::new(), None),
+        Decision::Cached { layers } => {
+            (StageState::Cached, u32::MAX, None, Vec::new(), Some(layers.clone()))
+        }
+        Decision::Run { first_step, base_layers, make_slices } => {
+            let state = if base_layers.is_some() { StageState::Ready } else { StageState::Waiting };
+            (state, *first_step, base_layers.clone(), make_slices.clone(), None)
+        }
+    };
+    let is_cached = |number: u32| state == StageState::Cached || number < first_step;
+    let steps = stage.steps.iter().map(|step| NewStep {
+        number: step.number,
+        display: step.display.clone(),
+        lines: step.lines,
+        key: step.key,
+        key_parts: step.key_parts.clone(),
+        cached: is_cached(step.number) && state != StageState::Skipped,
+    });
+    Ok(NewStage {
+        id: ids[stage.index.0 as usize],
+        kind: StageKind::Stage,
+        label: stage.label.clone(),
+        state,
+        platform: stage.platform.clone(),
+        depth,
+        bases_missing: u32::from(state == StageState::Waiting),
+        plan: serde_json::to_value(&document)?,
+        first_step: first_step.min(100_000),
+        base_layers,
+        make_slices,
+        layers,
+        slices: decided.slices.clone(),
+        steps: steps.collect(),
+    })
+}
+
+fn used_images(plan: &Plan, stage: &PlannedStage) -> Vec<(u32, ResolvedImage)> {
+    let base = match stage.base {
+        Base::Image(image) => Some(image),
+        Base::Scratch | Base::Stage(_) => None,
+    };
+    let copied = stage.steps.iter().flat_map(Step::sources).filter_map(|from| match from {
+        CopyFrom::Image { image } => Some(*image),
+        CopyFrom::Context | CopyFrom::NamedContext { .. } | CopyFrom::Stage { .. } => None,
+    });
+    let used: BTreeSet<_> = base.into_iter().chain(copied).collect();
+    used.into_iter().map(|image| (image.0, plan.image(image).clone())).collect()
+}
+
+/// For each stage the number of jobs after it on the longest path; the export is one.
+fn depths(plan: &Plan) -> Vec<u32> {
+    let mut depths = vec![1; plan.stages.len()];
+    for stage in plan.stages.iter().rev() {
+        let own = depths[stage.index.0 as usize];
+        for input in stage.inputs() {
+            let input: StageIndex = input;
+            let depth = &mut depths[input.0 as usize];
+            *depth = (*depth).max(own + 1);
+        }
+    }
+    // Steps that read a slice park meanwhile, so producers go first among equals.
+    for stage in &plan.stages {
+        for (producer, _) in stage.steps.iter().flat_map(Step::input_slices) {
+            let producer = producer.0 as usize;
+            depths[producer] = depths[producer].max(depths[stage.index.0 as usize] + 1);
+        }
+    }
+    depths
+}
+
+/// The configuration of the target's image as far as the plan knows it, and how many of its
+/// history entries come from the base image.
+fn image_document(plan: &Plan) -> (ImageDocument, usize) {
+    let target = plan.stage(plan.target);
+    let mut chain = vec![target];
+    let mut bottom = target;
+    while let Base::Stage(base) = bottom.base {
+        bottom = plan.stage(base);
+        chain.push(bottom);
+    }
+    let base = match bottom.base {
+        Base::Image(image) => Some(&plan.image(image).document),
+        Base::Scratch | Base::Stage(_) => None,
+    };
+    let mut history = base.map(|document| document.history.clone()).unwrap_or_default();
+    let base_history = history.len();
+    for stage in chain.iter().rev() {
+        history.extend(stage.history.iter().cloned());
+    }
+    let variant = Some(plan.platform.variant.clone()).filter(|variant| !variant.is_empty());
+    let document = ImageDocument {
+        created: None,
+        author: target.author.clone(),
+        architecture: plan.platform.architecture.clone(),
+        variant,
+        os: plan.platform.os.clone(),
+        os_version: base.and_then(|document| document.os_version.clone()),
+        config: target.config.clone(),
+        rootfs: RootFs { kind: "layers".to_owned(), diff_ids: Vec::new() },
+        history,
+    };
+    (document, base_history)
+}

@@ -1,0 +1,140 @@
+//! From a request to what the planner and the stages are told.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use api::public::v1::{BuildRequest, NamedContextSource};
+use common::plan::{CopyFrom, Mount, Op, Plan, PlannedStage, Step};
+use common::{Digest, Failure, FailureClass, Platform};
+use dockerfile::{Dockerfile, NamedContext, Options, context_name};
+
+use super::decide::{Decided, Decision};
+
+/// What the planner is told. The named contexts have been read.
+pub(super) fn options(request: &BuildRequest, contexts: BTreeMap<String, NamedContext>) -> Options {
+    let host = Platform::host();
+    Options {
+        target: request.target.clone(),
+        build_args: request.build_args.clone(),
+        labels: request.labels.clone(),
+        platform: request.platform.clone().unwrap_or_else(|| host.clone()),
+        contexts,
+        network: request.commands.network,
+        run: request.commands.run_options(),
+        ..Options::new(host)
+    }
+}
+
+/// What the jobs of a build get beside the plan.
+pub(super) struct Settings {
+    /// Manifests of the named contexts.
+    contexts: BTreeMap<String, Digest>,
+    /// Names of the secrets that came with the build.
+    secrets: BTreeSet<String>,
+    no_cache: bool,
+    no_cache_stages: BTreeSet<String>,
+}
+
+impl Settings {
+    pub(super) fn of(request: &BuildRequest) -> Self {
+        let files = |(name, source): (&String, &NamedContextSource)| match source {
+            NamedContextSource::Files { manifest } => Some((context_name(name), *manifest)),
+            NamedContextSource::Image { .. } => None,
+        };
+        let lower = |name: &String| name.to_ascii_lowercase();
+        Self {
+            contexts: request.contexts.iter().filter_map(files).collect(),
+            secrets: request.secrets.keys().cloned().collect(),
+            no_cache: request.no_cache,
+            no_cache_stages: request.no_cache_stages.iter().map(lower).collect(),
+        }
+    }
+
+    /// Whether the stage is to run whatever the cache holds.
+    pub(super) fn is_fresh(&self, stage: &PlannedStage) -> bool {
+        let is_named = |name: &String| self.no_cache_stages.contains(&name.to_ascii_lowercase());
+        self.no_cache || stage.name.as_ref().is_some_and(is_named)
+    }
+
+    /// Whether any stage is.
+    pub(super) fn has_fresh_stages(&self) -> bool {
+        !self.no_cache_stages.is_empty()
+    }
+
+    /// The named contexts that the stage reads.
+    pub(super) fn contexts_of(&self, stage: &PlannedStage) -> BTreeMap<String, Digest> {
+        let sources = stage.steps.iter().flat_map(Step::sources);
+        let read = sources.filter_map(|from| match from {
+            CopyFrom::NamedContext { name } => Some((name.clone(), *self.contexts.get(name)?)),
+            CopyFrom::Context | CopyFrom::Image { .. } | CopyFrom::Stage { .. } => None,
+        });
+        read.collect()
+    }
+
+    /// The secrets that the stage's commands may see and that are there.
+    pub(super) fn secrets_of(&self, stage: &PlannedStage) -> Vec<String> {
+        let named: BTreeSet<&String> =
+            stage.steps.iter().flat_map(secrets).map(|(id, _)| id).collect();
+        named.into_iter().filter(|id| self.secrets.contains(*id)).cloned().collect()
+    }
+
+    /// Commands that will run and cannot, for want of a secret or an agent.
+    pub(super) fn missing(
+        &self,
+        file: &Dockerfile,
+        plan: &Plan,
+        decided: &[Decided],
+    ) -> Vec<Failure> {
+        let mut failures = Vec::new();
+        for (stage, decided) in plan.stages.iter().zip(decided) {
+            let Decision::Run { first_step, .. } = decided.decision else { continue };
+            for step in stage.steps.iter().filter(|step| step.number >= first_step) {
+                let lacks =
+                    |(id, required): &(&String, bool)| *required && !self.secrets.contains(*id);
+                for (id, _) in secrets(step).into_iter().filter(lacks) {
+                    let hint = format!(
+                        "give it with --secret id={id},src=FILE or --secret id={id},env=NAME"
+                    );
+                    failures.push(missing(file, step, &format!("secret {id}: not found"), &hint));
+                }
+                if wants_agent(step) {
+                    let hint = "forwarding of SSH agents is not built yet";
+                    failures.push(missing(
+                        file,
+                        step,
+                        "the SSH agent that the command requires is not there",
+                        hint,
+                    ));
+                }
+            }
+        }
+        failures
+    }
+}
+
+fn missing(file: &Dockerfile, step: &Step, message: &str, hint: &str) -> Failure {
+    let mut failure = Failure::new(FailureClass::User, "secret-missing", message).with_hint(hint);
+    failure.lines = Some(step.lines);
+    failure.file = Some(file.name().to_owned());
+    failure.excerpt = file.excerpt(step.lines);
+    failure
+}
+
+fn mounts(step: &Step) -> &[Mount] {
+    match &step.op {
+        Op::Run(run) => &run.mounts,
+        Op::Copy(_) | Op::Workdir(_) => &[],
+    }
+}
+
+/// The secrets that a step names, and whether it cannot do without.
+fn secrets(step: &Step) -> Vec<(&String, bool)> {
+    let named = mounts(step).iter().filter_map(|mount| match mount {
+        Mount::Secret { id, required, .. } => Some((id, *required)),
+        _ => None,
+    });
+    named.collect()
+}
+
+fn wants_agent(step: &Step) -> bool {
+    mounts(step).iter().any(|mount| matches!(mount, Mount::Ssh { required: true, .. }))
+}
