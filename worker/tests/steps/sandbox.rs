@@ -54,7 +54,7 @@ impl Sandbox {
     pub(crate) fn new(config: &RuntimeConfig) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let base = directory.path().join("base");
-        for name in ["bin", "etc", "tmp", "scratch"] {
+        for name in ["bin", "etc", "tmp", "scratch", "dev", "proc", "sys"] {
             fs::create_dir_all(base.join(name)).unwrap();
         }
         fs::copy("/bin/busybox", base.join("bin/busybox")).unwrap();
