@@ -164,6 +164,13 @@ pub(crate) struct Build {
     /// What to make: type=image,name=NAME,push=true or type=oci,dest=FILE; may be repeated.
     #[arg(short, long)]
     pub(crate) output: Vec<String>,
+    /// Look for what is unwise in the Dockerfile, and build nothing; short for --call=check.
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// What to do: build, check, outline (what the target takes), targets (what can be built);
+    /// with ,format=json for programs.
+    #[arg(long)]
+    pub(crate) call: Option<String>,
     /// Write the image id into this file.
     #[arg(long)]
     pub(crate) iidfile: Option<PathBuf>,
@@ -207,10 +214,6 @@ pub(crate) struct Later {
     #[arg(long, hide = true)]
     load: bool,
     #[arg(long, hide = true)]
-    check: bool,
-    #[arg(long, hide = true)]
-    call: Option<String>,
-    #[arg(long, hide = true)]
     cache_from: Vec<String>,
     #[arg(long, hide = true)]
     cache_to: Vec<String>,
@@ -240,13 +243,12 @@ impl Later {
             (&self.attest, "--attest"),
         ];
         let options = [
-            (&self.call, "--call"),
             (&self.provenance, "--provenance"),
             (&self.sbom, "--sbom"),
             (&self.cgroup_parent, "--cgroup-parent"),
             (&self.builder, "--builder"),
         ];
-        let flags = [(self.load, "--load"), (self.check, "--check")];
+        let flags = [(self.load, "--load")];
         let lists = lists.iter().filter(|(list, _)| !list.is_empty()).map(|(_, name)| *name);
         let options = options.iter().filter(|(value, _)| value.is_some()).map(|(_, name)| *name);
         let flags = flags.iter().filter(|(given, _)| *given).map(|(_, name)| *name);
@@ -260,7 +262,7 @@ mod tests {
 
     #[test]
     fn flags_that_are_not_built_are_noticed() {
-        for flag in ["--ssh=default", "--load", "--sbom=true", "--check", "--cache-from=x"] {
+        for flag in ["--ssh=default", "--load", "--sbom=true", "--cache-from=x"] {
             let arguments = Arguments::try_parse_from(["slipway", "build", flag, "."]).unwrap();
             let Command::Build(build) = arguments.command else { panic!() };
             assert_eq!(build.later.first(), flag.split('=').next(), "{flag}");

@@ -41,7 +41,10 @@ pub(crate) fn find_dockerfile(context: &Path, file: Option<&Path>) -> Result<Pat
 }
 
 /// The ignore file of a context: the one beside the Dockerfile, else its own.
-fn ignore_file(context: &Path, dockerfile: Option<&Path>) -> Result<IgnoreFile, CliError> {
+pub(crate) fn ignore_file(
+    context: &Path,
+    dockerfile: Option<&Path>,
+) -> Result<Option<Vec<u8>>, CliError> {
     let beside = dockerfile.map(|dockerfile| {
         let mut path = dockerfile.as_os_str().to_owned();
         path.push(".dockerignore");
@@ -50,14 +53,15 @@ fn ignore_file(context: &Path, dockerfile: Option<&Path>) -> Result<IgnoreFile, 
     for path in beside.into_iter().chain([context.join(".dockerignore")]) {
         match std::fs::read(&path) {
             Ok(bytes) => {
-                return IgnoreFile::parse(&bytes)
-                    .map_err(|failure| CliError::file(&path, &failure.message));
+                IgnoreFile::parse(&bytes)
+                    .map_err(|failure| CliError::file(&path, &failure.message))?;
+                return Ok(Some(bytes));
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(CliError::file(&path, &error)),
         }
     }
-    Ok(IgnoreFile::default())
+    Ok(None)
 }
 
 /// What of a context is sent.
@@ -69,15 +73,17 @@ pub(crate) enum Sent {
     Manifest,
 }
 
-/// Scans a context and sends what the farm lacks of it. A named context has no Dockerfile.
+/// Scans a context and sends what the farm lacks of it. `ignore` is the text of its ignore file.
 pub(crate) async fn send(
     client: &Client,
     project: &ProjectName,
     context: &Path,
-    dockerfile: Option<&Path>,
+    ignore: Option<&[u8]>,
     what: Sent,
 ) -> Result<SentContext, CliError> {
-    let ignore = ignore_file(context, dockerfile)?;
+    let ignore = ignore.map(IgnoreFile::parse).transpose();
+    let ignore = ignore.map_err(|failure| CliError::file(context, &failure.message))?;
+    let ignore = ignore.unwrap_or_default();
     let scratch = tempfile::tempdir().map_err(|error| CliError::file(context, &error))?;
     let (root, packs) = (context.to_owned(), scratch.path().to_owned());
     let scanned = tokio::task::spawn_blocking(move || {
@@ -159,8 +165,10 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         std::fs::write(root.path().join(".dockerignore"), "a").unwrap();
         let dockerfile = root.path().join("x.Dockerfile");
-        let ignores =
-            |name: &str| ignore_file(root.path(), Some(&dockerfile)).unwrap().is_ignored(name);
+        let ignores = |name: &str| {
+            let bytes = ignore_file(root.path(), Some(&dockerfile)).unwrap().unwrap();
+            IgnoreFile::parse(&bytes).unwrap().is_ignored(name)
+        };
         assert!(ignores("a") && !ignores("b"));
         std::fs::write(root.path().join("x.Dockerfile.dockerignore"), "b").unwrap();
         assert!(!ignores("a") && ignores("b"));

@@ -11,12 +11,12 @@ use crate::{Failure, FailureClass};
 const MAX_PATTERNS: usize = 10_000;
 
 /// A parsed ignore file.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IgnoreFile {
     patterns: Vec<Pattern>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Pattern {
     negated: bool,
     tokens: Vec<Token>,
@@ -93,6 +93,16 @@ impl IgnoreFile {
             }
         }
         ignored
+    }
+
+    /// Whether a line takes something back.
+    pub fn has_negations(&self) -> bool {
+        self.patterns.iter().any(|pattern| pattern.negated)
+    }
+
+    /// Whether every name is left out: `*`, `**` and the like.
+    pub fn leaves_out_everything(&self) -> bool {
+        self.is_ignored("\u{1}\u{2}")
     }
 
     /// Whether something below an ignored directory may be taken back by a `!` line.

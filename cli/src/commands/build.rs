@@ -5,27 +5,37 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
-use api::public::v1::{BuildRequest, BuildView, LogLine, NamedContextSource, OutputRequest};
+use api::public::v1::{
+    BuildRequest, BuildView, ContextSource, LogLine, NamedContextSource, OutputRequest,
+};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use client::public::Client;
 use common::build::BuildState;
 use common::{BuildId, Failure, FailureClass, ProjectName};
 use serde_json::json;
 use tokio::sync::mpsc;
 
+use super::check;
 use super::options::{self, NamedContext};
-use super::request::{Download, outputs, request};
+use super::request::{Download, dockerfile_source, outputs, request};
 use crate::args::{Build, Progress};
-use crate::context::{Sent, SentContext, find_dockerfile, send};
+use crate::context::{Sent, SentContext, find_dockerfile, ignore_file, send};
 use crate::exit::CliError;
 use crate::output::{Display, print, table};
 
 /// Builds, and waits for the end.
 pub(crate) async fn run(client: &Client, arguments: &Build) -> Result<ExitCode, CliError> {
+    if let Some(call) = check::call(arguments)? {
+        return check::run(client, arguments, call).await;
+    }
     let (outputs, downloads) = outputs(arguments)?;
     let progress = progress(arguments);
     let mut display = Display::new(progress);
-    let (request, sent) = prepare(client, arguments, outputs, Sent::Everything).await?;
-    display.context(&sent);
+    let (request, sent) = prepare(client, arguments, outputs, Some(Sent::Everything)).await?;
+    if let Some(sent) = sent {
+        display.context(&sent);
+    }
     let key = uuid::Uuid::new_v4().to_string();
     let view = client.submit(&request, &key).await?;
     display.submitted(&view);
@@ -33,13 +43,14 @@ pub(crate) async fn run(client: &Client, arguments: &Build) -> Result<ExitCode, 
     finish(client, arguments, &view, &downloads, progress).await
 }
 
-/// Sends what the farm needs of the context, and makes the request.
+/// Sends what the farm needs of the contexts, and makes the request. Without `what` the main
+/// context stays here, and of named ones only the lists are sent.
 pub(super) async fn prepare(
     client: &Client,
     arguments: &Build,
     outputs: Vec<OutputRequest>,
-    what: Sent,
-) -> Result<(BuildRequest, SentContext), CliError> {
+    what: Option<Sent>,
+) -> Result<(BuildRequest, Option<SentContext>), CliError> {
     if let Some(flag) = arguments.later.first() {
         return Err(CliError::usage(format!("{flag} is not supported yet")));
     }
@@ -55,19 +66,30 @@ pub(super) async fn prepare(
         });
     }
     let dockerfile = find_dockerfile(context, arguments.file.as_deref())?;
-    let sent = send(client, &project, context, Some(&dockerfile), what).await?;
+    let ignore = ignore_file(context, Some(&dockerfile))?;
+    let sent = match what {
+        Some(what) => Some(send(client, &project, context, ignore.as_deref(), what).await?),
+        None => None,
+    };
     let mut contexts = BTreeMap::new();
     for (name, named) in options::contexts(&arguments.build_context)? {
         let source = match named {
             NamedContext::Image(reference) => NamedContextSource::Image { reference },
             NamedContext::Directory(path) => {
-                let sent = send(client, &project, &path, None, what).await?;
+                let ignore = ignore_file(&path, None)?;
+                let what = what.unwrap_or(Sent::Manifest);
+                let sent = send(client, &project, &path, ignore.as_deref(), what).await?;
                 NamedContextSource::Files { manifest: sent.manifest }
             }
         };
         contexts.insert(name, source);
     }
-    let request = request(arguments, project, &dockerfile, Some(sent.manifest), outputs)?;
+    let source = ContextSource {
+        manifest: sent.as_ref().map(|sent| sent.manifest),
+        dockerfile: dockerfile_source(&dockerfile)?,
+        ignore_base64: ignore.map(|bytes| BASE64_STANDARD.encode(bytes)),
+    };
+    let request = request(arguments, project, source, outputs)?;
     Ok((BuildRequest { contexts, ..request }, sent))
 }
 

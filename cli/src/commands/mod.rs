@@ -3,6 +3,7 @@
 mod build;
 mod builds;
 mod cancel;
+mod check;
 mod find;
 mod logs;
 mod options;

@@ -13,7 +13,7 @@ use crate::output::print;
 
 /// Says what a build would do.
 pub(crate) async fn run(client: &Client, arguments: &Plan) -> Result<ExitCode, CliError> {
-    let (request, _) = prepare(client, &arguments.build, Vec::new(), Sent::Manifest).await?;
+    let (request, _) = prepare(client, &arguments.build, Vec::new(), Some(Sent::Manifest)).await?;
     let plan = client.plan(&request).await?;
     if arguments.json {
         let text = serde_json::to_string_pretty(&plan);

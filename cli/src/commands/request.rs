@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use api::public::v1::{BuildRequest, BuildSource, ContextSource, DockerfileSource, OutputRequest};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use common::{Digest, Platform, ProjectName};
+use common::{Platform, ProjectName};
 
 use super::options::{commands, secrets};
 use crate::args::Build;
@@ -62,24 +62,25 @@ pub(crate) fn outputs(arguments: &Build) -> Result<(Vec<OutputRequest>, Vec<Down
     Ok((outputs, downloads))
 }
 
+/// The Dockerfile as the farm gets it.
+pub(crate) fn dockerfile_source(path: &Path) -> Result<DockerfileSource, CliError> {
+    let bytes = std::fs::read(path).map_err(|error| CliError::file(path, &error))?;
+    let content_base64 = BASE64_STANDARD.encode(bytes);
+    Ok(DockerfileSource { name: path.display().to_string(), content_base64 })
+}
+
 /// The request for a build.
 pub(crate) fn request(
     arguments: &Build,
     project: ProjectName,
-    dockerfile: &Path,
-    manifest: Option<Digest>,
+    source: ContextSource,
     outputs: Vec<OutputRequest>,
 ) -> Result<BuildRequest, CliError> {
-    let bytes = std::fs::read(dockerfile).map_err(|error| CliError::file(dockerfile, &error))?;
     let platform = arguments.platform.as_ref().map(|text| text.parse::<Platform>());
     let platform = platform.transpose().map_err(|error| CliError::usage(error.to_string()))?;
-    let dockerfile = DockerfileSource {
-        name: dockerfile.display().to_string(),
-        content_base64: BASE64_STANDARD.encode(bytes),
-    };
     Ok(BuildRequest {
         project,
-        source: BuildSource::Context(ContextSource { manifest, dockerfile }),
+        source: BuildSource::Context(source),
         target: arguments.target.clone(),
         build_args: build_args(&arguments.build_arg),
         labels: pairs(&arguments.label),

@@ -1,6 +1,7 @@
 //! Use cases, one verb a file.
 
 mod cancel_build;
+mod check_file;
 mod decide;
 pub(crate) mod documents;
 mod negotiate_context;

@@ -1,8 +1,12 @@
 //! From a request to what the planner and the stages are told.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use api::public::v1::{BuildRequest, NamedContextSource};
+use api::public::v1::{BuildRequest, BuildSource, NamedContextSource};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use common::ignore::IgnoreFile;
 use common::plan::{CopyFrom, Mount, Op, Plan, PlannedStage, Step};
 use common::{Digest, Failure, FailureClass, Platform};
 use dockerfile::{Dockerfile, NamedContext, Options, context_name};
@@ -20,8 +24,16 @@ pub(super) fn options(request: &BuildRequest, contexts: BTreeMap<String, NamedCo
         contexts,
         network: request.commands.network,
         run: request.commands.run_options(),
+        ignore: ignore(request),
         ..Options::new(host)
     }
+}
+
+/// The ignore file; one that cannot be read was refused by the client.
+fn ignore(request: &BuildRequest) -> Option<Arc<IgnoreFile>> {
+    let BuildSource::Context(source) = &request.source;
+    let bytes = BASE64_STANDARD.decode(source.ignore_base64.as_ref()?).ok()?;
+    IgnoreFile::parse(&bytes).ok().map(Arc::new)
 }
 
 /// What the jobs of a build get beside the plan.

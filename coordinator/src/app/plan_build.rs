@@ -156,21 +156,35 @@ impl App {
         let BuildSource::Context(source) = &request.source;
         let bytes = BASE64_STANDARD.decode(&source.dockerfile.content_base64).unwrap_or_default();
         let file = dockerfile::parse(&source.dockerfile.name, &bytes).map_err(join)?;
-        let contexts = self.named_contexts(request, packs).await?;
-        let options = options(request, contexts);
+        let options = self.options(request, packs).await?;
         let images = self.images(&file, &options, request.pull).await?;
         let context = match &source.manifest {
             Some(digest) => Some(self.context(&request.project, digest, packs).await?),
             None => None,
         };
         let planned = file.plan(&options, &images, context.as_ref()).map_err(join)?;
+        if let Some(violation) = planned.violation {
+            return Err(violation.into());
+        }
         let settings = Settings::of(request);
         let decided = self.decide(&request.project, &planned.plan, &settings).await?;
         let missing = settings.missing(&file, &planned.plan, &decided);
         if !missing.is_empty() {
             return Err(join(missing));
         }
-        Ok(Prepared { plan: planned.plan, warnings: planned.warnings, decided })
+        let found = planned.findings.iter().map(ToString::to_string);
+        let warnings = planned.warnings.into_iter().chain(found).collect();
+        Ok(Prepared { plan: planned.plan, warnings, decided })
+    }
+
+    /// What the planner is told.
+    pub(super) async fn options(
+        &self,
+        request: &BuildRequest,
+        packs: Packs,
+    ) -> Result<Options, PlanError> {
+        let contexts = self.named_contexts(request, packs).await?;
+        Ok(options(request, contexts))
     }
 
     /// The named contexts, those of files with their lists.
@@ -194,7 +208,7 @@ impl App {
     }
 
     /// Looks up every image that the Dockerfile needs, once for the whole build.
-    async fn images(
+    pub(super) async fn images(
         &self,
         file: &Dockerfile,
         options: &Options,
@@ -313,7 +327,7 @@ impl App {
 }
 
 /// Several failures as one: the first has the place, the others follow in words.
-fn join(failures: Vec<Failure>) -> PlanError {
+pub(super) fn join(failures: Vec<Failure>) -> PlanError {
     let mut failures = failures.into_iter();
     let Some(mut first) = failures.next() else {
         return Failure::new(FailureClass::User, "unknown", "the Dockerfile is not valid").into();

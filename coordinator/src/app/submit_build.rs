@@ -93,6 +93,9 @@ pub(super) fn check(request: &BuildRequest) -> Result<(), Problem> {
         Ok(_) => return bad(format!("the Dockerfile is longer than {MAX_DOCKERFILE_BYTES} bytes")),
         Err(error) => return bad(format!("dockerfile.content_base64 is not base64: {error}")),
     }
+    if source.ignore_base64.as_ref().is_some_and(|text| text.len() > MAX_DOCKERFILE_BYTES) {
+        return bad("the ignore file is too long".to_owned());
+    }
     check_secrets(&request.secrets)?;
     check_contexts(request)?;
     for output in &request.outputs {

@@ -12,6 +12,7 @@ use super::{public, worker};
         public::negotiate_context,
         public::submit_build,
         public::list_builds,
+        public::check_file,
         public::show_plan,
         public::get_build,
         public::get_stages,

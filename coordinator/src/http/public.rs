@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use api::Problem;
 use api::public::v1::{
-    BuildPage, BuildRequest, BuildView, ContextNegotiation, ContextUpload, PlanView, StageView,
-    WorkerView,
+    BuildPage, BuildRequest, BuildView, CheckView, ContextNegotiation, ContextUpload, PlanView,
+    StageView, WorkerView,
 };
 use axum::Json;
 use axum::extract::{Path, Query, State};
@@ -68,6 +68,19 @@ pub(super) async fn show_plan(
     // Resolving images costs, and hits tell what others have built: as much as building does.
     caller.may(Scope::BuildsWrite, &request.project)?;
     Ok(Json(app.show_plan(&request).await?))
+}
+
+/// Runs the build checks, and says which targets the file has and what the build of one takes.
+/// Nothing runs and nothing is stored; no file of the context has to be there.
+#[utoipa::path(post, path = "/v1/checks", request_body = BuildRequest,
+    responses((status = 200, body = CheckView)), security(("token" = ["builds:write"])))]
+pub(super) async fn check_file(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Json(request): Json<BuildRequest>,
+) -> Reply<Json<CheckView>> {
+    caller.may(Scope::BuildsWrite, &request.project)?;
+    Ok(Json(app.check_file(&request).await?))
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]

@@ -28,6 +28,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
     let public = Router::new()
         .route("/v1/contexts", post(public::negotiate_context))
         .route("/v1/builds", post(public::submit_build).get(public::list_builds))
+        .route("/v1/checks", post(public::check_file))
         .route("/v1/plans", post(public::show_plan))
         .layer(DefaultBodyLimit::max(BIG_BODY_BYTES))
         .route("/v1/builds/{id}", get(public::get_build))

@@ -35,6 +35,9 @@ impl Problem {
     /// Code of [`Problem::too_much`]; whatever comes behind it would fail alike.
     pub(crate) const TOO_MUCH: &'static str = "plan-too-large";
 
+    /// Code of a source that the context does not have.
+    pub(crate) const NOT_IN_CONTEXT: &'static str = "missing-source";
+
     /// Adds "did you mean" where one of `known` is close to `word`.
     pub(crate) fn suggest<'a>(self, word: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
         match nearest(word, known) {

@@ -5,6 +5,8 @@
 //! (everything expanded, keys computed). BuildKit's Dockerfile frontend is the specification; what
 //! is not supported is refused by name, never ignored.
 
+mod checks;
+mod describe;
 mod diagnostic;
 mod expand;
 mod instruction;
@@ -15,12 +17,15 @@ mod stages;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use common::ignore::IgnoreFile;
 use common::image::ResolvedImage;
 use common::outcome::LineRange;
 use common::plan::{Network, Plan, RunOptions};
 use common::tree::Manifest;
 use common::{Failure, Platform};
 
+pub use crate::checks::{Finding, Rule};
+pub use crate::describe::{Outline, OutlineArg, OutlineMount, Target};
 pub use crate::plan::context_name;
 use crate::stages::Stage;
 
@@ -43,6 +48,8 @@ pub struct Options {
     pub network: Network,
     /// The surroundings of every RUN.
     pub run: RunOptions,
+    /// What was left out of the context, for messages.
+    pub ignore: Option<Arc<IgnoreFile>>,
 }
 
 /// What takes the place of a stage or an image.
@@ -66,6 +73,7 @@ impl Options {
             contexts: BTreeMap::new(),
             network: Network::Default,
             run: RunOptions::default(),
+            ignore: None,
         }
     }
 }
@@ -93,6 +101,12 @@ pub struct Planned {
     pub plan: Plan,
     /// Notices, one line each.
     pub warnings: Vec<String>,
+    /// What the build takes.
+    pub outline: Outline,
+    /// What the build checks found, in the order of the file.
+    pub findings: Vec<Finding>,
+    /// Set where the file asks that a finding fails the build: `# check=error=true`.
+    pub violation: Option<Failure>,
 }
 
 /// A Dockerfile that could be parsed.
@@ -102,7 +116,10 @@ pub struct Dockerfile {
     stages: Vec<Stage>,
     /// `ARG` before the first `FROM`.
     global_args: Vec<instruction::Spanned>,
-    warnings: Vec<String>,
+    /// Found in the text alone.
+    findings: Vec<Finding>,
+    /// The comments above the instructions, by the line where each begins.
+    comments: BTreeMap<u32, Vec<String>>,
 }
 
 /// Parses a Dockerfile. `name` is for messages.
@@ -121,8 +138,18 @@ pub fn parse(name: &str, bytes: &[u8]) -> Result<Dockerfile, Vec<Failure>> {
     }
     let (global_args, stages) = stages::split(instructions)
         .map_err(|(problem, lines)| vec![source.failure(problem, lines)])?;
-    let warnings = source.warnings.clone();
-    Ok(Dockerfile { source, stages, global_args, warnings })
+    let findings = checks::of_text(&lines);
+    let comments = lines.into_iter().map(|line| (line.lines.start, line.comments)).collect();
+    Ok(Dockerfile { source, stages, global_args, findings, comments })
+}
+
+/// What the build checks find in the text of a file, which may be one that cannot be parsed.
+pub fn text_findings(name: &str, bytes: &[u8]) -> Vec<Finding> {
+    let Ok((source, lines)) = source::read(name, bytes) else { return Vec::new() };
+    let found = checks::of_text(&lines);
+    let comments = lines.into_iter().map(|line| (line.lines.start, line.comments)).collect();
+    let config = source.check.map(|(text, _)| checks::Config::parse(&text).unwrap_or_default());
+    config.unwrap_or_default().filter(found, &comments)
 }
 
 impl Dockerfile {
@@ -133,10 +160,7 @@ impl Dockerfile {
         options: &Options,
         known: &ImageFacts,
     ) -> Result<Vec<ImageNeed>, Vec<Failure>> {
-        match plan::plan(self, options, known, None, false)? {
-            plan::Outcome::Missing(needs) => Ok(needs),
-            plan::Outcome::Planned(_) => Ok(Vec::new()),
-        }
+        plan::missing_images(self, options, known)
     }
 
     /// Its name, for messages.
@@ -149,6 +173,23 @@ impl Dockerfile {
         self.source.excerpt(lines)
     }
 
+    /// What the build checks find, and nothing else: no file of the context has to be there.
+    pub fn check(&self, options: &Options, images: &ImageFacts) -> Result<Planned, Vec<Failure>> {
+        match plan::plan(self, options, images, plan::Files::Unknown)? {
+            plan::Outcome::Planned(planned) => Ok(*planned),
+            plan::Outcome::Missing(needs) => Err(self.not_looked_up(needs)),
+        }
+    }
+
+    fn not_looked_up(&self, needs: Vec<ImageNeed>) -> Vec<Failure> {
+        let failure = |need: ImageNeed| {
+            let message = format!("the image {} was not looked up", need.reference);
+            let problem = diagnostic::Problem::new("image-not-resolved", message);
+            self.source.failure(problem, need.lines)
+        };
+        needs.into_iter().map(failure).collect()
+    }
+
     /// The plan. `context` is the manifest of the build context; none means that there are no
     /// files. Fails where an image is missing in `images`.
     pub fn plan(
@@ -157,16 +198,9 @@ impl Dockerfile {
         images: &ImageFacts,
         context: Option<&Manifest>,
     ) -> Result<Planned, Vec<Failure>> {
-        match plan::plan(self, options, images, context, true)? {
+        match plan::plan(self, options, images, plan::Files::Known(context))? {
             plan::Outcome::Planned(planned) => Ok(*planned),
-            plan::Outcome::Missing(needs) => Err(needs
-                .into_iter()
-                .map(|need| {
-                    let message = format!("the image {} was not looked up", need.reference);
-                    let problem = diagnostic::Problem::new("image-not-resolved", message);
-                    self.source.failure(problem, need.lines)
-                })
-                .collect()),
+            plan::Outcome::Missing(needs) => Err(self.not_looked_up(needs)),
         }
     }
 }

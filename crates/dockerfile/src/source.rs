@@ -19,7 +19,8 @@ pub(crate) struct Source {
     pub(crate) lines: Vec<String>,
     /// The escape character: a backslash or a backtick.
     pub(crate) escape: char,
-    pub(crate) warnings: Vec<String>,
+    /// The value of `# check=`, and its line.
+    pub(crate) check: Option<(String, LineRange)>,
 }
 
 /// A heredoc of an instruction.
@@ -39,6 +40,10 @@ pub(crate) struct Logical {
     pub(crate) text: String,
     pub(crate) heredocs: Vec<Heredoc>,
     pub(crate) lines: LineRange,
+    /// The comment lines right above it, without their `#`.
+    pub(crate) comments: Vec<String>,
+    /// Whether a blank line stands inside a continuation.
+    pub(crate) has_empty_continuation: bool,
 }
 
 impl Source {
@@ -60,8 +65,7 @@ impl Source {
 
 /// Reads a file into logical lines.
 pub(crate) fn read(name: &str, bytes: &[u8]) -> Result<(Source, Vec<Logical>), Failure> {
-    let mut source =
-        Source { name: name.to_owned(), lines: Vec::new(), escape: '\\', warnings: Vec::new() };
+    let mut source = Source { name: name.to_owned(), lines: Vec::new(), escape: '\\', check: None };
     let whole = LineRange { start: 1, end: 1 };
     let fail = |source: &Source, code, message: String, line: usize| {
         let line = u32::try_from(line).unwrap_or(u32::MAX);
@@ -170,6 +174,7 @@ fn directives(source: &mut Source) -> Result<(), Failure> {
                 .with_hint("use docker/dockerfile:1, which is built in, or remove the line");
                 return Err(source.failure(problem, lines));
             }
+            "check" => source.check = Some((value.to_owned(), lines)),
             _ => {}
         }
         seen.push(key);
@@ -191,13 +196,20 @@ fn is_own_frontend(reference: &str) -> bool {
 fn join_lines(source: &Source) -> Result<Vec<Logical>, Failure> {
     let mut result = Vec::new();
     let mut number = 0;
+    let mut comments = Vec::new();
     while number < source.lines.len() {
         let first = source.lines[number].trim_start();
         let start = number;
         number += 1;
-        if first.is_empty() || first.starts_with('#') {
+        if first.is_empty() {
+            comments.clear();
             continue;
         }
+        if let Some(comment) = first.strip_prefix('#') {
+            comments.push(comment.trim().to_owned());
+            continue;
+        }
+        let mut has_empty_continuation = false;
         let mut text = String::new();
         let mut line = first;
         loop {
@@ -214,6 +226,8 @@ fn join_lines(source: &Source) -> Result<Vec<Logical>, Failure> {
                 number = source.lines.len();
                 break;
             };
+            let between = &source.lines[number..number + skipped];
+            has_empty_continuation |= between.iter().any(|line| line.trim().is_empty());
             line = &source.lines[number + skipped];
             number += skipped + 1;
         }
@@ -232,7 +246,8 @@ fn join_lines(source: &Source) -> Result<Vec<Logical>, Failure> {
             start: u32::try_from(start + 1).unwrap_or(u32::MAX),
             end: u32::try_from(number).unwrap_or(u32::MAX),
         };
-        result.push(Logical { text, heredocs, lines });
+        let comments = std::mem::take(&mut comments);
+        result.push(Logical { text, heredocs, lines, comments, has_empty_continuation });
     }
     Ok(result)
 }
@@ -359,7 +374,7 @@ fn heredoc_body(source: &Source, from: usize, delimiter: Delimiter) -> Option<(H
 /// Reads a trigger of a base image: one instruction, as text; `None` if it is not exactly one.
 pub(crate) fn read_trigger(text: &str, escape: char) -> Option<Logical> {
     let lines = text.lines().map(str::to_owned).collect();
-    let source = Source { name: "ONBUILD".to_owned(), lines, escape, warnings: Vec::new() };
+    let source = Source { name: "ONBUILD".to_owned(), lines, escape, check: None };
     let mut lines = join_lines(&source).ok()?;
     lines.pop().filter(|_| lines.is_empty())
 }

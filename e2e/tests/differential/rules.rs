@@ -11,7 +11,7 @@ const RULES: &str = include_str!("../../../docs/dockerfile-rules.md");
 const ELSEWHERE: [(&str, &str); 34] = [
     ("A5", "crates/dockerfile, source: other places of the syntax directive"),
     ("A24", "crates/dockerfile, tests/conformance/lines.rs"),
-    ("A25", "build checks"),
+    ("A25", "crates/dockerfile, tests/conformance/checks.rs"),
     ("B13", "several platforms: not built"),
     ("C30", "crates/blobstore: contexts travel by content"),
     ("D6", "ADD of URLs: not built"),
@@ -31,7 +31,7 @@ const ELSEWHERE: [(&str, &str); 34] = [
     ("G19", "several platforms: not built"),
     ("H5", "cli, context"),
     ("H7", "cli, context: not limited to what is named yet"),
-    ("H8", "build checks"),
+    ("H8", "crates/dockerfile, tests/conformance/checks.rs"),
     ("I1", "crates/dockerfile, tests/conformance/keys.rs"),
     ("I2", "crates/dockerfile, tests/conformance/keys.rs"),
     ("I3", "crates/dockerfile, tests/conformance/keys.rs"),

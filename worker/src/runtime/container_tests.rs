@@ -185,7 +185,7 @@ async fn time_and_memory_limits_hold_and_are_named() {
 
 #[tokio::test]
 async fn a_script_is_run_from_a_file_that_stays_out_of_the_layer() {
-    let mut sandbox = Sandbox::new(&every_runtime()[0]);
+    let sandbox = Sandbox::new(&every_runtime()[0]);
     let mut request = sandbox.request("");
     let name = "/dev/pipes/EOF".to_owned();
     request.op.argv = vec!["/bin/sh".into(), "-c".into(), name.clone()];

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use api::public::v1::{
-    BuildPage, BuildRequest, BuildView, ContextNegotiation, ContextUpload, LogLine, PlanView,
-    UploadTarget, WorkerView,
+    BuildPage, BuildRequest, BuildView, CheckView, ContextNegotiation, ContextUpload, LogLine,
+    PlanView, UploadTarget, WorkerView,
 };
 use common::{BuildId, StageId};
 use futures_util::StreamExt as _;
@@ -115,6 +115,12 @@ impl Client {
             self.request(reqwest::Method::POST, &url).header("idempotency-key", key).json(request)
         };
         self.repeat(build, &url).await
+    }
+
+    /// What is unwise in a Dockerfile, and what it offers.
+    pub async fn check(&self, request: &BuildRequest) -> Result<CheckView, ClientError> {
+        let url = format!("{}/v1/checks", self.base);
+        self.repeat(|| self.request(reqwest::Method::POST, &url).json(request), &url).await
     }
 
     /// What a build would do.

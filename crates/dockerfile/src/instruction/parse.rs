@@ -200,7 +200,14 @@ mod tests {
 
     fn parsed(text: &str) -> Result<Instruction, Problem> {
         let lines = LineRange { start: 1, end: 1 };
-        let line = Logical { text: text.to_owned(), heredocs: Vec::new(), lines };
+        let text = text.to_owned();
+        let line = Logical {
+            text,
+            heredocs: Vec::new(),
+            lines,
+            comments: Vec::new(),
+            has_empty_continuation: false,
+        };
         parse(&line, '\\').map(|spanned| spanned.instruction)
     }
 

@@ -9,20 +9,21 @@ use common::Digest;
 use common::digest::Hasher;
 use common::tree::{Entry, EntryKind, Manifest, TreePath};
 
+use super::Files;
 use crate::diagnostic::{Problem, nearest};
 use crate::expand::Budget;
 use common::ignore;
 
 /// The context of one plan.
 pub(crate) struct Context<'a> {
-    manifest: Option<&'a Manifest>,
+    files: Files<'a>,
     /// What was asked for before: many stages copy the same.
     known: BTreeMap<String, Digest>,
 }
 
 impl<'a> Context<'a> {
-    pub(crate) fn new(manifest: Option<&'a Manifest>) -> Self {
-        Self { manifest, known: BTreeMap::new() }
+    pub(crate) fn new(files: Files<'a>) -> Self {
+        Self { files, known: BTreeMap::new() }
     }
 
     /// Digest of what `pattern` (absolute) selects. A name without wildcards that is not there is
@@ -31,8 +32,9 @@ impl<'a> Context<'a> {
         if let Some(digest) = self.known.get(pattern) {
             return Ok(*digest);
         }
+        let Files::Known(manifest) = self.files else { return Ok(Digest::of(b"")) };
         let parts: Vec<&str> = pattern.split('/').filter(|part| !part.is_empty()).collect();
-        let digest = match self.manifest {
+        let digest = match manifest {
             None if parts.is_empty() || has_wildcard(pattern) => Digest::of(b""),
             None => return Err(missing(None, pattern, &parts)),
             Some(manifest) => match matched(manifest, &parts, budget)? {
@@ -177,8 +179,10 @@ fn digest<'a>(manifest: &Manifest, entries: impl IntoIterator<Item = &'a Entry>)
 
 fn missing(context: Option<&Manifest>, pattern: &str, parts: &[&str]) -> Problem {
     let name = parts.join("/");
-    let problem =
-        Problem::new("missing-source", format!("{pattern:?} not found in the build context"));
+    let problem = Problem::new(
+        Problem::NOT_IN_CONTEXT,
+        format!("{pattern:?} not found in the build context"),
+    );
     let names: Vec<String> = context
         .map(|context| context.entries.iter().map(|entry| entry.path.display()).collect())
         .unwrap_or_default();

@@ -1,5 +1,7 @@
 //! COPY and ADD.
 
+use std::sync::Arc;
+
 use common::Digest;
 use common::cache_key::KeyBuilder;
 use common::plan::{Chmod, CopyFrom, CopyOp, InlineFile, Op, Unpack};
@@ -89,6 +91,18 @@ impl Planner<'_> {
         Ok(Expanded { sources, destination, chown, mode })
     }
 
+    /// A source that is not in the context may have been left out of it.
+    fn missing(&self, source: &str, problem: Problem) -> Problem {
+        let path = source.trim_matches('/');
+        let is_ignored = |ignore: &Arc<IgnoreFile>| !path.is_empty() && ignore.is_ignored(path);
+        if problem.code == Problem::NOT_IN_CONTEXT
+            && self.options.ignore.as_ref().is_some_and(is_ignored)
+        {
+            return problem.with_hint(".dockerignore leaves it out of the context");
+        }
+        problem
+    }
+
     fn inline(&self, work: &Work, copy: &Copy) -> Result<Vec<InlineFile>, Problem> {
         let mut inline = Vec::new();
         for heredoc in &copy.heredocs {
@@ -114,7 +128,8 @@ impl Planner<'_> {
         let Some(from) = &copy.from else {
             for source in sources {
                 let searched = paths::searched(source);
-                let digest = self.context.select(&searched, &self.graph.global.budget)?;
+                let digest = self.context.select(&searched, &self.graph.global.budget);
+                let digest = digest.map_err(|problem| self.missing(source, problem))?;
                 key.part(format!("files {source}"), digest.to_string());
             }
             return Ok(CopyFrom::Context);

@@ -5,6 +5,7 @@
 //! history and steps, `mounts` reads `--mount`, `context` selects the files that a copy depends on,
 //! `history` writes what BuildKit writes.
 
+mod checks;
 mod config;
 mod context;
 mod copy;
@@ -17,5 +18,7 @@ mod scope;
 mod stage;
 mod whole;
 
+pub(crate) use graph::Graph;
 pub use graph::context_name;
-pub(crate) use whole::{Outcome, plan};
+pub(crate) use scope::{Global, Variables};
+pub(crate) use whole::{Files, Outcome, missing_images, plan};

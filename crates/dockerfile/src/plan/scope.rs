@@ -101,7 +101,16 @@ impl<'a> Global<'a> {
 
     /// Expands a word of a FROM line or a global default.
     pub(crate) fn expand(&self, word: &str) -> Result<String, Problem> {
-        expand::expand(word, self.escape, &|name| self.get(name), &self.budget)
+        self.expand_with(word, &|name| self.get(name))
+    }
+
+    /// The same with values from elsewhere.
+    pub(crate) fn expand_with(
+        &self,
+        word: &str,
+        lookup: expand::Lookup<'_>,
+    ) -> Result<String, Problem> {
+        expand::expand(word, self.escape, lookup, &self.budget)
             .map_err(|message| bad_word(word, message))
     }
 

@@ -8,13 +8,15 @@ use common::outcome::LineRange;
 use common::plan::{
     Base, CopyFrom, CopyOp, Demand, ImageIndex, Op, PlannedStage, StageIndex, Step, WorkdirOp,
 };
-use common::tree::Manifest;
 use common::{Digest, Failure, Platform};
 
+use super::Files;
+use super::checks::{Checks, Seen};
 use super::context::Context;
 use super::graph::{self, Graph, NodeBase};
 use super::scope::{MAX_VARIABLES, Variables, bad_word};
 use super::{history, paths};
+use crate::checks::Finding;
 use crate::diagnostic::Problem;
 use crate::expand;
 use crate::instruction::{Instruction, Spanned};
@@ -28,6 +30,7 @@ pub(crate) struct Planner<'a> {
     pub(super) file: &'a Dockerfile,
     pub(super) options: &'a Options,
     pub(super) known: &'a ImageFacts,
+    files: Files<'a>,
     pub(super) context: Context<'a>,
     pub(super) named: BTreeMap<String, Context<'a>>,
     pub(super) graph: &'a Graph<'a>,
@@ -35,6 +38,8 @@ pub(crate) struct Planner<'a> {
     pub(super) stages: Vec<PlannedStage>,
     /// Variables at the end of each planned stage.
     pub(super) variables: Vec<Variables>,
+    /// What the build checks find on the way.
+    pub(super) checks: Checks,
 }
 
 /// One of the two expansions.
@@ -50,6 +55,7 @@ pub(super) struct Work {
     pub(super) key: Digest,
     pub(super) has_cmd: bool,
     pub(super) source: usize,
+    pub(super) seen: Seen,
 }
 
 impl<'a> Planner<'a> {
@@ -57,23 +63,38 @@ impl<'a> Planner<'a> {
         file: &'a Dockerfile,
         options: &'a Options,
         known: &'a ImageFacts,
-        context: Option<&'a Manifest>,
+        files: Files<'a>,
         graph: &'a Graph<'a>,
     ) -> Self {
         let (images, stages, variables) = (Vec::new(), Vec::new(), Vec::new());
-        let context = Context::new(context);
+        let context = Context::new(files);
         let named = BTreeMap::new();
-        Self { file, options, known, context, named, graph, images, stages, variables }
+        let checks = Checks::default();
+        Self {
+            file,
+            options,
+            known,
+            files,
+            context,
+            named,
+            graph,
+            images,
+            stages,
+            variables,
+            checks,
+        }
     }
 
-    pub(crate) fn finish(mut self) -> (Vec<PlannedStage>, Vec<ResolvedImage>, BTreeSet<String>) {
+    pub(crate) fn finish(
+        mut self,
+    ) -> (Vec<PlannedStage>, Vec<ResolvedImage>, BTreeSet<String>, Vec<Finding>) {
         if let Some(target) = self.stages.last_mut()
             && !self.options.labels.is_empty()
         {
             let labels = target.config.labels.get_or_insert_default();
             labels.extend(self.options.labels.clone());
         }
-        (self.stages, self.images, self.graph.global.consumed())
+        (self.stages, self.images, self.graph.global.consumed(), self.checks.findings())
     }
 
     /// Plans the stage at a position of the graph. With failures the stage is incomplete, but later
@@ -88,8 +109,11 @@ impl<'a> Planner<'a> {
                 failures.push(self.file.source.failure(problem, lines));
             }
         }
+        self.check_base(node);
         for spanned in &node.instructions {
-            let Err(problem) = self.instruction(&mut work, spanned) else { continue };
+            let planned = self.instruction(&mut work, spanned);
+            self.check_instruction(&mut work, spanned);
+            let Err(problem) = planned else { continue };
             // What comes behind a broken variable fails with it.
             let ends = problem.code == Problem::TOO_MUCH
                 || matches!(spanned.instruction, Instruction::Arg(_) | Instruction::Env(_));
@@ -103,6 +127,7 @@ impl<'a> Planner<'a> {
         self.demand(index, &work);
         let label = stage.name.clone().unwrap_or_else(|| format!("stage-{}", node.source));
         self.variables.push(work.variables);
+        self.checks.end_stage(work.seen);
         self.stages.push(PlannedStage {
             index,
             source_index: u32::try_from(node.source).unwrap_or(u32::MAX),
@@ -140,13 +165,16 @@ impl<'a> Planner<'a> {
 
     /// Digest of what `pattern` selects in a named context.
     pub(super) fn select_named(&mut self, name: &str, pattern: &str) -> Result<Digest, Problem> {
-        let options = self.options;
+        let (options, files) = (self.options, self.files);
         let context = self.named.entry(name.to_owned()).or_insert_with(|| {
             let manifest = match options.contexts.get(name) {
                 Some(NamedContext::Local(manifest)) => Some(&**manifest),
                 Some(NamedContext::Image(_)) | None => None,
             };
-            Context::new(manifest)
+            Context::new(match files {
+                Files::Unknown => Files::Unknown,
+                Files::Known(_) => Files::Known(manifest),
+            })
         });
         context.select(&paths::searched(pattern), &self.graph.global.budget)
     }
@@ -174,6 +202,7 @@ impl<'a> Planner<'a> {
             key: Digest::of(b""),
             has_cmd: false,
             source: node.source,
+            seen: Seen::default(),
         };
         let mut key = KeyBuilder::new();
         let base = match &node.base {
@@ -201,6 +230,7 @@ impl<'a> Planner<'a> {
                 work.config.on_build = None;
                 work.author.clone_from(&parent.author);
                 work.key = parent.key;
+                work.seen = self.checks.of_stage(index).inherited();
                 let args = &self.variables[index.0 as usize].args;
                 work.variables.args.clone_from(args);
                 let valued = |(name, value): &(String, Option<String>)| {
@@ -253,7 +283,11 @@ impl<'a> Planner<'a> {
         let lookup = |name: &str| {
             // If this is too much the next charge fails as well.
             let _ = budget.charge(work.variables.visible.len() / 8);
-            work.variables.get(name)
+            let value = work.variables.get(name);
+            if value.is_none() {
+                self.checks.unset(name);
+            }
+            value
         };
         how(text, &lookup, budget).map_err(|message| bad_word(text, message))
     }

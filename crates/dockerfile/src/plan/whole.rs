@@ -5,6 +5,7 @@ use common::plan::{Plan, StageIndex};
 use common::tree::Manifest;
 
 use super::{graph, stage};
+use crate::checks::{Config, Finding, of_froms};
 use crate::diagnostic::Problem;
 use crate::{Dockerfile, ImageFacts, ImageNeed, Options, Planned};
 
@@ -19,22 +20,37 @@ pub(crate) enum Outcome {
     Planned(Box<Planned>),
 }
 
-/// Plans. With `check_context` sources that are missing in the context are failures.
+/// What is known of the context.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Files<'a> {
+    /// Nothing: whatever is copied counts as there.
+    Unknown,
+    /// All of it; none is an empty one.
+    Known(Option<&'a Manifest>),
+}
+
+/// The images that have to be looked up before the file can be planned.
+pub(crate) fn missing_images(
+    file: &Dockerfile,
+    options: &Options,
+    known: &ImageFacts,
+) -> Result<Vec<ImageNeed>, Vec<Failure>> {
+    Ok(graph::build(file, options, known)?.missing)
+}
+
+/// Plans.
 pub(crate) fn plan(
     file: &Dockerfile,
     options: &Options,
     known: &ImageFacts,
-    context: Option<&Manifest>,
-    check_context: bool,
+    files: Files<'_>,
 ) -> Result<Outcome, Vec<Failure>> {
+    let config = config(file, options).map_err(|failure| vec![failure])?;
     let graph = graph::build(file, options, known)?;
     if !graph.missing.is_empty() {
         return Ok(Outcome::Missing(graph.missing));
     }
-    if !check_context {
-        return Ok(Outcome::Missing(Vec::new()));
-    }
-    let mut planner = stage::Planner::new(file, options, known, context, &graph);
+    let mut planner = stage::Planner::new(file, options, known, files, &graph);
     let mut failures = Vec::new();
     for position in 0..graph.stages.len() {
         failures.append(&mut planner.stage(position));
@@ -47,14 +63,47 @@ pub(crate) fn plan(
     if !failures.is_empty() {
         return Err(failures);
     }
-    let (stages, images, consumed) = planner.finish();
-    let mut warnings = file.warnings.clone();
+    let mut findings = file.findings.clone();
+    findings.extend(of_froms(file, options, &graph.global));
+    let outline = file.outline(options, &graph, &planner.stages, &planner.variables);
+    let (stages, images, consumed, found) = planner.finish();
+    findings.extend(found);
+    let findings = config.filter(findings, &file.comments);
+    let mut warnings = Vec::new();
     let unused: Vec<_> =
         options.build_args.keys().filter(|name| !consumed.contains(*name)).cloned().collect();
     if !unused.is_empty() {
         warnings.push(format!("build-args that no ARG declares: {}", unused.join(", ")));
     }
+    let violation = violation(file, &config, &findings);
     let target = StageIndex(u32::try_from(stages.len() - 1).unwrap_or(0));
     let plan = Plan { stages, target, images, platform: options.platform.clone() };
-    Ok(Outcome::Planned(Box::new(Planned { plan, warnings })))
+    Ok(Outcome::Planned(Box::new(Planned { plan, warnings, outline, findings, violation })))
+}
+
+/// Which checks count: a build argument wins over the directive.
+fn config(file: &Dockerfile, options: &Options) -> Result<Config, Failure> {
+    let given = options.build_args.get("BUILDKIT_DOCKERFILE_CHECK");
+    let directive = file.source.check.as_ref();
+    let (text, lines) = match (given, directive) {
+        (Some(text), directive) => (text.as_str(), directive.map(|(_, lines)| *lines)),
+        (None, Some((text, lines))) => (text.as_str(), Some(*lines)),
+        (None, None) => return Ok(Config::default()),
+    };
+    Config::parse(text).map_err(|message| {
+        let message = format!("failed to parse check options: {message}");
+        let lines = lines.unwrap_or(file.stages[0].lines);
+        file.source.failure(Problem::new("bad-check-option", message), lines)
+    })
+}
+
+fn violation(file: &Dockerfile, config: &Config, findings: &[Finding]) -> Option<Failure> {
+    let first = findings.first().filter(|_| config.error)?;
+    let mut names: Vec<&str> = findings.iter().map(|finding| finding.rule.name()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let message = format!("lint violation found for rules: {}", names.join(", "));
+    let told: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    let problem = Problem::new("check-failed", message).with_hint(told.join("\n"));
+    Some(file.source.failure(problem, first.lines))
 }

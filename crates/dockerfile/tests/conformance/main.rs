@@ -1,6 +1,7 @@
 //! What BuildKit's Dockerfile frontend does with whole files, a fact a test.
 #![expect(clippy::unwrap_used, reason = "a wrong assumption of a test fails the test")]
 
+mod checks;
 mod config;
 mod faults;
 mod flags;

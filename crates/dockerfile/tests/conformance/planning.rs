@@ -6,7 +6,7 @@ use common::image::{ContainerConfig, ImageDocument, ResolvedImage};
 use common::plan::{CopyOp, Op, Plan, PlannedStage, RunOp, Step};
 use common::tree::{Entry, EntryKind, Manifest, TreePath};
 use common::{Digest, Failure, Platform};
-use dockerfile::{ImageFacts, Options, Planned, parse};
+use dockerfile::{Dockerfile, ImageFacts, Options, Planned, parse};
 
 /// A Dockerfile with what is around it.
 pub(crate) struct Planning {
@@ -48,23 +48,21 @@ impl Planning {
     /// Resolves every image that is asked for, then plans.
     pub(crate) fn run(&self) -> Result<Planned, Vec<Failure>> {
         let file = parse("Dockerfile", self.text.as_bytes())?;
+        let known = self.images_of(&file)?;
+        file.plan(&self.options, &known, Some(&self.context))
+    }
+
+    /// Every image that is asked for, also by the triggers of others.
+    pub(crate) fn images_of(&self, file: &Dockerfile) -> Result<ImageFacts, Vec<Failure>> {
         let mut known = ImageFacts::new();
         loop {
             let missing = file.missing_images(&self.options, &known)?;
             if missing.is_empty() {
-                return file.plan(&self.options, &known, Some(&self.context));
+                return Ok(known);
             }
             for need in missing {
-                let env = vec!["PATH=/bin".to_owned()];
                 let config = self.images.get(&need.reference).cloned();
-                let config =
-                    config.unwrap_or_else(|| ContainerConfig { env, ..ContainerConfig::default() });
-                let image = ResolvedImage {
-                    reference: need.reference.clone(),
-                    digest: Digest::of(need.reference.as_bytes()),
-                    document: ImageDocument { config, ..ImageDocument::default() },
-                    layers: Vec::new(),
-                };
+                let image = image(&need.reference, config, &need.platform);
                 known.insert((need.reference, need.platform), image);
             }
         }
@@ -88,6 +86,23 @@ impl Planning {
         let failures = self.failures();
         assert_eq!(failures.len(), 1, "{}: {failures:?}", self.text);
         (failures[0].code.clone(), failures[0].lines.unwrap().start)
+    }
+}
+
+/// An image of no layers.
+pub(crate) fn image(
+    reference: &str,
+    config: Option<ContainerConfig>,
+    platform: &Platform,
+) -> ResolvedImage {
+    let env = vec!["PATH=/bin".to_owned()];
+    let config = config.unwrap_or_else(|| ContainerConfig { env, ..ContainerConfig::default() });
+    let (os, architecture) = (platform.os.clone(), platform.architecture.clone());
+    ResolvedImage {
+        reference: reference.to_owned(),
+        digest: Digest::of(reference.as_bytes()),
+        document: ImageDocument { config, os, architecture, ..ImageDocument::default() },
+        layers: Vec::new(),
     }
 }
 

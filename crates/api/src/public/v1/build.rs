@@ -29,6 +29,9 @@ pub struct ContextSource {
     pub manifest: Option<Digest>,
     /// The Dockerfile: it need not be part of the context.
     pub dockerfile: DockerfileSource,
+    /// The ignore file that the context was made with, in base64, for messages and checks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ignore_base64: Option<String>,
 }
 
 /// A Dockerfile.

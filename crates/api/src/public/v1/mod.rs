@@ -1,6 +1,7 @@
 //! Version 1, under `/v1`.
 
 mod build;
+mod check;
 mod context;
 mod log;
 mod options;
@@ -10,6 +11,9 @@ mod worker;
 pub use build::{
     BuildPage, BuildRequest, BuildSource, BuildView, ContextSource, DockerfileSource, ExportView,
     OutputRequest, SliceTransferView, StageView, StepView, TimingView,
+};
+pub use check::{
+    CheckView, FindingView, OutlineArgView, OutlineMountView, OutlineView, TargetView,
 };
 pub use context::{ContextNegotiation, ContextUpload, PackOffer, UploadTarget};
 pub use log::{LogLine, LogStream};
