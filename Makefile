@@ -1,9 +1,9 @@
 # The same commands run on a developer's machine and in CI.
 
-.PHONY: help deps build demo test check sqlx openapi
+.PHONY: help deps build demo test check sqlx openapi bench-plan fuzz
 
 help: ## This list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 deps: ## Install what is missing of the Debian packages
 	@scripts/install-deps.sh
@@ -30,3 +30,9 @@ sqlx: ## Write the stored queries anew after a change of SQL
 
 openapi: ## Write the API description anew after a change of the API
 	cargo run --quiet --locked -p coordinator -- openapi > docs/openapi.json
+
+bench-plan: ## Time from a Dockerfile to its plan
+	cargo bench --locked -p dockerfile --bench planning
+
+fuzz: ## Fuzz the Dockerfile front end, ten minutes a target (needs a nightly compiler and cargo-fuzz)
+	@scripts/fuzz.sh

@@ -103,8 +103,18 @@ pub(crate) fn failure_text(failure: &Failure) -> String {
             for (offset, line) in excerpt.lines().enumerate() {
                 let number = place.start as usize + offset;
                 text.push_str(&format!("{number:>width$} | {line}\n"));
+                if let Some(span) = failure.span.filter(|span| span.line as usize == number) {
+                    let before = line.chars().take(span.column as usize - 1);
+                    // Tabs keep their width.
+                    let blank: String =
+                        before.map(|char| if char == '\t' { '\t' } else { ' ' }).collect();
+                    let marks = "^".repeat(span.length as usize);
+                    text.push_str(&format!("{:width$} | {blank}{marks}\n", ""));
+                }
             }
-            text.push_str(&format!("{:width$} |\n", ""));
+            if failure.span.is_none() {
+                text.push_str(&format!("{:width$} |\n", ""));
+            }
         }
     }
     if let Some(hint) = &failure.hint {
@@ -116,7 +126,7 @@ pub(crate) fn failure_text(failure: &Failure) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::outcome::LineRange;
+    use common::outcome::{LineRange, Span};
 
     #[test]
     fn a_failure_shows_its_line() {
@@ -127,6 +137,9 @@ mod tests {
         failure.excerpt = Some("COPY --from=x / /".into());
         let expected = "error: no stage \"x\"\n  --> Dockerfile:12\n   |\n12 | COPY --from=x / /\n   |\n  = hint: did you mean y?\n";
         assert_eq!(failure_text(&failure), expected);
+        failure.span = Some(Span { line: 12, column: 13, length: 1 });
+        let marked = "12 | COPY --from=x / /\n   |             ^\n  = hint";
+        assert!(failure_text(&failure).contains(marked), "{}", failure_text(&failure));
     }
 
     #[test]

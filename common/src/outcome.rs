@@ -76,6 +76,17 @@ impl std::fmt::Display for LineRange {
     }
 }
 
+/// A word in a line of a Dockerfile. All count from 1, in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Span {
+    /// The line.
+    pub line: u32,
+    /// The column of its first character.
+    pub column: u32,
+    /// How many characters it has.
+    pub length: u32,
+}
+
 /// Why a build or a stage failed, for people and for programs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
@@ -94,6 +105,9 @@ pub struct Failure {
     /// The lines to blame.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lines: Option<LineRange>,
+    /// The word to blame, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub span: Option<Span>,
     /// The text of those lines, for showing them under the message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub excerpt: Option<String>,
@@ -112,6 +126,7 @@ impl Failure {
             hint: None,
             file: None,
             lines: None,
+            span: None,
             excerpt: None,
             exit_code: None,
         }

@@ -106,29 +106,20 @@ impl Settings {
                     let hint = format!(
                         "give it with --secret id={id},src=FILE or --secret id={id},env=NAME"
                     );
-                    failures.push(missing(file, step, &format!("secret {id}: not found"), &hint));
+                    let message = format!("secret {id}: not found");
+                    let failure = Failure::new(FailureClass::User, "secret-missing", message);
+                    failures.push(file.place(failure.with_hint(hint), step.lines, Some(id)));
                 }
                 if wants_agent(step) {
-                    let hint = "forwarding of SSH agents is not built yet";
-                    failures.push(missing(
-                        file,
-                        step,
-                        "the SSH agent that the command requires is not there",
-                        hint,
-                    ));
+                    let message = "the SSH agent that the command requires is not there";
+                    let failure = Failure::new(FailureClass::User, "agent-missing", message)
+                        .with_hint("forwarding of SSH agents is not built yet");
+                    failures.push(file.place(failure, step.lines, Some("type=ssh")));
                 }
             }
         }
         failures
     }
-}
-
-fn missing(file: &Dockerfile, step: &Step, message: &str, hint: &str) -> Failure {
-    let mut failure = Failure::new(FailureClass::User, "secret-missing", message).with_hint(hint);
-    failure.lines = Some(step.lines);
-    failure.file = Some(file.name().to_owned());
-    failure.excerpt = file.excerpt(step.lines);
-    failure
 }
 
 fn mounts(step: &Step) -> &[Mount] {

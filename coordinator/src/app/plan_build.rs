@@ -221,10 +221,8 @@ impl App {
                 return Ok(known);
             }
             for need in missing {
-                let place = |mut failure: Failure| {
-                    failure.lines = Some(need.lines);
-                    failure.file = Some(file.name().to_owned());
-                    failure.excerpt = file.excerpt(need.lines);
+                let place = |failure: Failure| {
+                    let mut failure = file.place(failure, need.lines, Some(&need.reference));
                     if failure.code == "image-not-found" && need.hint.is_some() {
                         failure.hint.clone_from(&need.hint);
                     }

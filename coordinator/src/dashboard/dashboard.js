@@ -127,9 +127,19 @@ function stageRows(build) {
   return rows;
 }
 
+// The excerpt, with the word to blame underlined.
+function marked(found) {
+  if (!found.span || !found.excerpt) return found.excerpt ?? "";
+  const lines = found.excerpt.split("\n");
+  const at = found.span.line - found.lines.start;
+  const before = (lines[at] ?? "").slice(0, found.span.column - 1).replace(/[^\t]/g, " ");
+  lines.splice(at + 1, 0, before + "^".repeat(found.span.length));
+  return lines.join("\n");
+}
+
 function failure(found) {
   const place = found.file && found.lines ? `${found.file}:${found.lines.start}\n` : "";
-  const text = [found.message, place + (found.excerpt ?? ""), found.hint ? `hint: ${found.hint}` : ""].filter(Boolean).join("\n\n");
+  const text = [found.message, place + marked(found), found.hint ? `hint: ${found.hint}` : ""].filter(Boolean).join("\n\n");
   return element("div", { class: "failure", role: "alert" }, text);
 }
 

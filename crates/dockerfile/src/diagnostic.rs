@@ -8,15 +8,22 @@ pub(crate) struct Problem {
     pub(crate) code: &'static str,
     pub(crate) message: String,
     pub(crate) hint: Option<String>,
+    /// The word that is wrong, as written: it is looked for in the lines of the instruction.
+    pub(crate) word: Option<String>,
 }
 
 impl Problem {
     pub(crate) fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: None }
+        Self { code, message: message.into(), hint: None, word: None }
     }
 
     pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    pub(crate) fn blaming(mut self, word: impl Into<String>) -> Self {
+        self.word = Some(word.into());
         self
     }
 

@@ -168,9 +168,15 @@ impl Dockerfile {
         &self.source.name
     }
 
-    /// The text of some lines, for messages.
-    pub fn excerpt(&self, lines: LineRange) -> Option<String> {
-        self.source.excerpt(lines)
+    /// A failure found elsewhere, with its place in this file; `word` is what is wrong there.
+    pub fn place(&self, failure: Failure, lines: LineRange, word: Option<&str>) -> Failure {
+        Failure {
+            lines: Some(lines),
+            span: word.and_then(|word| self.source.span(word, lines)),
+            file: Some(self.source.name.clone()),
+            excerpt: self.source.excerpt(lines),
+            ..failure
+        }
     }
 
     /// What the build checks find, and nothing else: no file of the context has to be there.

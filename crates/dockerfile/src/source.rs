@@ -1,7 +1,7 @@
 //! Bytes to logical lines: directives, continuations, comments, heredocs.
 
 use common::Failure;
-use common::outcome::LineRange;
+use common::outcome::{LineRange, Span};
 
 use crate::diagnostic::Problem;
 
@@ -54,9 +54,34 @@ impl Source {
         self.lines.get(from..to).map(|lines| lines.join("\n"))
     }
 
+    /// Where a word stands in some lines; rather as a word of its own than within another.
+    pub(crate) fn span(&self, word: &str, lines: LineRange) -> Option<Span> {
+        let from = (lines.start as usize).saturating_sub(1);
+        let to = (lines.end as usize).min(self.lines.len());
+        let is_part = |char: char| char.is_alphanumeric() || matches!(char, '_' | '-');
+        let mut within = None;
+        for (offset, line) in self.lines.get(from..to)?.iter().enumerate() {
+            for (at, _) in line.match_indices(word).filter(|_| !word.is_empty()) {
+                let count = |text: &str| u32::try_from(text.chars().count()).unwrap_or(u32::MAX);
+                let line_number = u32::try_from(from + offset + 1).unwrap_or(u32::MAX);
+                let (column, length) = (count(&line[..at]).saturating_add(1), count(word));
+                let span = Span { line: line_number, column, length };
+                let before = line[..at].chars().next_back();
+                let after = line[at + word.len()..].chars().next();
+                if !before.is_some_and(is_part) && !after.is_some_and(is_part) {
+                    return Some(span);
+                }
+                within.get_or_insert(span);
+            }
+        }
+        within
+    }
+
     /// A failure with the place in the file.
     pub(crate) fn failure(&self, problem: Problem, lines: LineRange) -> Failure {
+        let word = problem.word.clone();
         let mut failure = problem.into_failure().at(lines);
+        failure.span = word.and_then(|word| self.span(&word, lines));
         failure.file = Some(self.name.clone());
         failure.excerpt = self.excerpt(lines);
         failure
@@ -163,7 +188,8 @@ fn directives(source: &mut Source) -> Result<(), Failure> {
                 "`" => source.escape = '`',
                 _ => {
                     let message = format!("invalid escape token {value:?} does not match ` or \\");
-                    return Err(source.failure(Problem::new("bad-directive", message), lines));
+                    let problem = Problem::new("bad-directive", message).blaming(value);
+                    return Err(source.failure(problem, lines));
                 }
             },
             "syntax" if !is_own_frontend(value) => {
@@ -171,7 +197,8 @@ fn directives(source: &mut Source) -> Result<(), Failure> {
                     "other-frontend",
                     format!("the frontend {value:?} is not supported"),
                 )
-                .with_hint("use docker/dockerfile:1, which is built in, or remove the line");
+                .with_hint("use docker/dockerfile:1, which is built in, or remove the line")
+                .blaming(value);
                 return Err(source.failure(problem, lines));
             }
             "check" => source.check = Some((value.to_owned(), lines)),
@@ -237,7 +264,8 @@ fn join_lines(source: &Source) -> Result<Vec<Logical>, Failure> {
             let (heredoc, next) = heredoc_body(source, number, delimiter).ok_or_else(|| {
                 let line = u32::try_from(start + 1).unwrap_or(u32::MAX);
                 let lines = LineRange { start: line, end: line };
-                source.failure(Problem::new("unterminated-heredoc", "unterminated heredoc"), lines)
+                let problem = Problem::new("unterminated-heredoc", "unterminated heredoc");
+                source.failure(problem.blaming("<<"), lines)
             })?;
             heredocs.push(heredoc);
             number = next;

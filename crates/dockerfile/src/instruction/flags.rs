@@ -1,7 +1,7 @@
 //! Flags: the `--name=value` words before the arguments.
 
 use super::words::first_word;
-use crate::diagnostic::Problem;
+use crate::diagnostic::{Problem, nearest};
 use crate::expand::{Budget, expand};
 
 /// The `--name=value` words before the arguments.
@@ -56,10 +56,12 @@ impl Flags {
             (None, _) => Ok(None),
             (Some((_, Some(value))), None) => Ok(Some(value)),
             (Some((_, None)), None) => {
-                Err(Problem::new("bad-flag", format!("missing a value on flag: --{name}")))
+                Err(Problem::new("bad-flag", format!("missing a value on flag: --{name}"))
+                    .blaming(format!("--{name}")))
             }
             (Some(_), Some(_)) => {
-                Err(Problem::new("duplicate-flag", format!("duplicate flag specified: --{name}")))
+                Err(Problem::new("duplicate-flag", format!("duplicate flag specified: --{name}"))
+                    .blaming(format!("--{name}")))
             }
         }
     }
@@ -70,9 +72,10 @@ impl Flags {
             value.get_or_insert_with(|| "true".to_owned());
         }
         let Some(value) = self.value(name)? else { return Ok(None) };
-        value.parse().map(Some).map_err(|_| {
+        let parsed = value.parse().map(Some);
+        parsed.map_err(|_| {
             let message = format!("expecting boolean value for flag --{name}, not: {value}");
-            Problem::new("bad-flag-value", message)
+            Problem::new("bad-flag-value", message).blaming(value)
         })
     }
 
@@ -98,7 +101,11 @@ impl Flags {
                     "unknown-flag",
                     format!("unknown flag: --{flag} for {}", self.keyword),
                 );
-                Err(problem.suggest(flag, known))
+                let problem = match nearest(flag, known) {
+                    Some(near) => problem.with_hint(format!("did you mean --{near}?")),
+                    None => problem,
+                };
+                Err(problem.blaming(format!("--{flag}")))
             }
         }
     }

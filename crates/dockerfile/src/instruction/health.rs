@@ -16,8 +16,9 @@ pub(super) fn health(flags: &mut Flags, rest: &str) -> Result<Option<Health>, Pr
             let mut options = Vec::new();
             for name in ["interval", "timeout", "start-period", "start-interval"] {
                 let Some(text) = flags.value(name)? else { continue };
-                let nanos = duration(&text)
-                    .ok_or_else(|| bad(format!("time: invalid duration {text:?}")))?;
+                let nanos = duration(&text).ok_or_else(|| {
+                    bad(format!("time: invalid duration {text:?}")).blaming(&text)
+                })?;
                 if nanos != 0 && nanos < 1_000_000 {
                     return Err(bad(format!("Interval {name:?} cannot be less than 1ms")));
                 }
@@ -28,7 +29,9 @@ pub(super) fn health(flags: &mut Flags, rest: &str) -> Result<Option<Health>, Pr
                     .parse()
                     .map_err(|_| bad(format!("invalid number {text:?} for --retries")))?;
                 if retries < 0 {
-                    return Err(bad(format!("--retries cannot be negative ({retries})")));
+                    return Err(
+                        bad(format!("--retries cannot be negative ({retries})")).blaming(text)
+                    );
                 }
                 options.push(("retries".to_owned(), retries));
             }
@@ -38,7 +41,7 @@ pub(super) fn health(flags: &mut Flags, rest: &str) -> Result<Option<Health>, Pr
             }
             Ok(Some(Health { command, options }))
         }
-        _ => Err(bad(format!("Unknown type {kind:?} in HEALTHCHECK (try CMD)"))),
+        _ => Err(bad(format!("Unknown type {kind:?} in HEALTHCHECK (try CMD)")).blaming(kind)),
     }
 }
 

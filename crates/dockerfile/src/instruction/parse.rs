@@ -14,7 +14,8 @@ pub(crate) fn parse(line: &Logical, escape: char) -> Result<Spanned, Problem> {
     let upper = keyword.to_ascii_uppercase();
     if !KEYWORDS.contains(&upper.as_str()) {
         return Err(Problem::new("unknown-instruction", format!("unknown instruction: {keyword}"))
-            .suggest(keyword, KEYWORDS));
+            .suggest(keyword, KEYWORDS)
+            .blaming(keyword));
     }
     let (flags, rest) = split_flags(&upper, rest, escape)?;
     let rest = rest.trim();
@@ -87,7 +88,7 @@ fn from(flags: &mut Flags, rest: &str) -> Result<Instruction, Problem> {
             let message = format!(
                 "invalid name for build stage: {name:?}, name can't start with a number or contain symbols"
             );
-            return Err(Problem::new("bad-stage-name", message));
+            return Err(Problem::new("bad-stage-name", message).blaming(name.as_str()));
         }
     }
     Ok(Instruction::From { image: image.clone(), platform, name })
@@ -140,7 +141,8 @@ fn pairs(keyword: &str, rest: &str, escape: char) -> Result<Vec<(String, String)
             None => Err(Problem::new(
                 "missing-equals",
                 format!("Syntax error - can't find = in {word:?}. Must be of the form: name=value"),
-            )),
+            )
+            .blaming(word)),
         })
         .collect()
 }
@@ -261,7 +263,7 @@ mod tests {
         assert_eq!(parsed("FORM a").unwrap_err().hint.as_deref(), Some("did you mean FROM?"));
         assert_eq!(
             parsed("COPY --chmd=1 a b").unwrap_err().hint.as_deref(),
-            Some("did you mean chmod?")
+            Some("did you mean --chmod?")
         );
     }
 }

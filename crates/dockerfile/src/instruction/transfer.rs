@@ -17,7 +17,7 @@ pub(super) fn run(flags: &mut Flags, rest: &str, line: &Logical) -> Result<Run, 
         Some(mode) => {
             let message = format!("invalid network mode {mode:?}");
             let known = ["default", "none", "host"];
-            return Err(Problem::new("bad-flag-value", message).suggest(mode, known));
+            return Err(Problem::new("bad-flag-value", message).suggest(mode, known).blaming(mode));
         }
     };
     let security = match flags.value("security")?.as_deref() {
@@ -26,7 +26,7 @@ pub(super) fn run(flags: &mut Flags, rest: &str, line: &Logical) -> Result<Run, 
         Some(mode) => {
             let message = format!("security {mode:?} is not valid");
             let known = ["sandbox", "insecure"];
-            return Err(Problem::new("bad-flag-value", message).suggest(mode, known));
+            return Err(Problem::new("bad-flag-value", message).suggest(mode, known).blaming(mode));
         }
     };
     if !flags.values("device")?.is_empty() {
@@ -118,5 +118,6 @@ pub(crate) fn source_kind(is_add: bool, source: &str) -> Result<SourceKind, Prob
         SourceKind::Git => "a git ref",
     };
     let message = format!("source can't be {what} for COPY: {source}");
-    Err(Problem::new("bad-source", message).with_hint("ADD takes URLs and git repositories"))
+    let problem = Problem::new("bad-source", message).blaming(source);
+    Err(problem.with_hint("ADD takes URLs and git repositories"))
 }

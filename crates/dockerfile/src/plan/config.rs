@@ -134,7 +134,9 @@ pub(super) fn with_shell(work: &Work, command: &CommandForm) -> Vec<String> {
 
 /// `port[-port][/protocol]`, in lower case; an address and a host port before it are dropped.
 fn parse_port(word: &str) -> Result<Vec<String>, Problem> {
-    let bad = |what: &str| Problem::new("bad-port", format!("invalid port: {word:?}: {what}"));
+    let bad = |what: &str| {
+        Problem::new("bad-port", format!("invalid port: {word:?}: {what}")).blaming(word)
+    };
     let (range, protocol) = word.split_once('/').unwrap_or((word, "tcp"));
     let protocol = match protocol.to_ascii_lowercase() {
         empty if empty.is_empty() => "tcp".to_owned(),
@@ -170,7 +172,7 @@ fn check_signal(signal: &str) -> Result<(), Problem> {
     if known.contains(&name) || real_time || number {
         return Ok(());
     }
-    Err(Problem::new("bad-signal", format!("invalid signal: {signal}")))
+    Err(Problem::new("bad-signal", format!("invalid signal: {signal}")).blaming(signal))
 }
 
 fn healthcheck(health: Option<&Health>) -> Healthcheck {

@@ -74,8 +74,12 @@ impl Planner<'_> {
             let source = self.expand(work, source)?;
             match source_kind(copy.is_add, &source)? {
                 SourceKind::Path => {}
-                SourceKind::Http => return Err(Problem::unsupported("ADD of URLs")),
-                SourceKind::Git => return Err(Problem::unsupported("ADD of git repositories")),
+                SourceKind::Http => {
+                    return Err(Problem::unsupported("ADD of URLs").blaming(source));
+                }
+                SourceKind::Git => {
+                    return Err(Problem::unsupported("ADD of git repositories").blaming(source));
+                }
             }
             sources.push(source);
         }
@@ -126,10 +130,11 @@ impl Planner<'_> {
         key: &mut KeyBuilder,
     ) -> Result<CopyFrom, Problem> {
         let Some(from) = &copy.from else {
-            for source in sources {
+            for (source, written) in sources.iter().zip(&copy.sources) {
                 let searched = paths::searched(source);
                 let digest = self.context.select(&searched, &self.graph.global.budget);
-                let digest = digest.map_err(|problem| self.missing(source, problem))?;
+                let digest =
+                    digest.map_err(|problem| self.missing(source, problem).blaming(written))?;
                 key.part(format!("files {source}"), digest.to_string());
             }
             return Ok(CopyFrom::Context);
@@ -192,6 +197,7 @@ fn excludes(patterns: &[String]) -> Result<Vec<String>, Problem> {
     for pattern in patterns {
         IgnoreFile::parse(pattern.as_bytes()).map_err(|failure| {
             Problem::new("bad-exclude", format!("--exclude={pattern}: {}", failure.message))
+                .blaming(pattern.as_str())
         })?;
     }
     Ok(patterns.to_vec())
@@ -208,7 +214,7 @@ fn parse_mode(text: &str) -> Result<Chmod, Problem> {
         let message = format!(
             "invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777"
         );
-        return Err(Problem::new("bad-flag-value", message));
+        return Err(Problem::new("bad-flag-value", message).blaming(text));
     }
     if is_symbolic(text) {
         return Ok(Chmod::Symbolic(text.to_owned()));

@@ -161,9 +161,9 @@ fn visit(
     let image = global.expand(&stage.image).map_err(at)?;
     if image.trim().is_empty() {
         let message = format!("base name ({}) should not be blank", stage.image);
-        return Err(at(Problem::new("blank-base", message).with_hint(
-            "an ARG that FROM uses has to stand before the first FROM, with a default",
-        )));
+        return Err(at(Problem::new("blank-base", message)
+            .with_hint("an ARG that FROM uses has to stand before the first FROM, with a default")
+            .blaming(stage.image.as_str())));
     }
     let earlier = file.stages[..source]
         .iter()
@@ -289,10 +289,10 @@ fn platform(
     let text = global.expand(flag)?;
     if text.is_empty() {
         let message = format!("empty platform value from expression {flag}");
-        return Err(Problem::new("bad-platform", message));
+        return Err(Problem::new("bad-platform", message).blaming(flag));
     }
     let platform: Platform = text.parse().map_err(|error| {
-        Problem::new("bad-platform", format!("failed to parse platform: {error}"))
+        Problem::new("bad-platform", format!("failed to parse platform: {error}")).blaming(flag)
     })?;
     if platform != options.platform && platform != options.build_platform {
         return Err(Problem::unsupported(&format!(
@@ -319,7 +319,11 @@ fn trigger(file: &Dockerfile, text: &str, lines: LineRange) -> Result<Spanned, P
         || Problem::new("bad-onbuild", format!("the base's ONBUILD {text:?} cannot be parsed"));
     let mut logical = read_trigger(text, file.source.escape).ok_or_else(bad)?;
     logical.lines = lines;
-    let spanned = instruction::parse(&logical, file.source.escape)?;
+    let spanned = instruction::parse(&logical, file.source.escape).map_err(|problem| Problem {
+        hint: Some(format!("it comes from the base's ONBUILD {text:?}")),
+        word: None,
+        ..problem
+    })?;
     match spanned.instruction {
         Instruction::From { .. } | Instruction::OnBuild(_) | Instruction::Maintainer(_) => {
             Err(bad())
@@ -338,7 +342,7 @@ pub(crate) fn resolve_from(
 ) -> Result<From, Problem> {
     if from.contains('$') {
         let message = "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround";
-        return Err(Problem::new("from-variable", message));
+        return Err(Problem::new("from-variable", message).blaming(from));
     }
     let lower = from.to_ascii_lowercase();
     if lower == "scratch" {
@@ -351,7 +355,7 @@ pub(crate) fn resolve_from(
     if file.stages[current..].iter().any(named) {
         let message =
             format!("cannot copy from stage {from:?}, it needs to be defined before current stage");
-        return Err(Problem::new("stage-order", message));
+        return Err(Problem::new("stage-order", message).blaming(from));
     }
     if by_index && let Ok(index) = from.parse::<usize>() {
         if index < current {
@@ -359,7 +363,7 @@ pub(crate) fn resolve_from(
         }
         let hint = format!("{current} stages stand before this one, counted from 0");
         let message = format!("invalid stage index {index}");
-        return Err(Problem::new("unknown-stage", message).with_hint(hint));
+        return Err(Problem::new("unknown-stage", message).with_hint(hint).blaming(from));
     }
     Ok(match named_context(options, from) {
         Some((name, NamedContext::Local(_))) => From::Context(name),

@@ -141,9 +141,11 @@ impl Written {
 
     fn pair(&mut self, key: &str, value: &str, field: &str) -> Result<(), Problem> {
         let text = || Some(value.to_owned()).filter(|value| !value.is_empty());
-        let invalid = || bad(format!("invalid value {value} for {key}"));
-        let boolean =
-            || parse_bool(value).ok_or_else(|| bad(format!("invalid value for {key}: {value}")));
+        let invalid = || bad(format!("invalid value {value} for {key}")).blaming(value);
+        let boolean = || {
+            let wrong = || bad(format!("invalid value for {key}: {value}")).blaming(value);
+            parse_bool(value).ok_or_else(wrong)
+        };
         let number = || value.parse::<u32>().map(Some).map_err(|_| invalid());
         match key {
             "type" => {
@@ -151,7 +153,9 @@ impl Written {
                 let found = Kind::ALL.into_iter().find(|kind| kind.name() == name);
                 let names = Kind::ALL.map(Kind::name);
                 self.kind = found.ok_or_else(|| {
-                    bad(format!("unsupported mount type {value:?}")).suggest(&name, names)
+                    bad(format!("unsupported mount type {value:?}"))
+                        .suggest(&name, names)
+                        .blaming(value)
                 })?;
             }
             "from" => self.from = text(),
@@ -174,14 +178,15 @@ impl Written {
                 let found = known.iter().find(|(name, _)| *name == lower);
                 let Some((_, sharing)) = found else {
                     let problem = bad(format!("unsupported sharing value {value:?}"));
-                    return Err(problem.suggest(&lower, known.map(|(name, _)| name)));
+                    let problem = problem.suggest(&lower, known.map(|(name, _)| name));
+                    return Err(problem.blaming(value));
                 };
                 self.sharing = Some(*sharing);
             }
             "size" if self.kind != Kind::Tmpfs => return Err(self.unexpected(key)),
             "size" => {
                 let size = parse_size(value);
-                let wrong = || bad(format!("invalid value for {key}: {value}"));
+                let wrong = || bad(format!("invalid value for {key}: {value}")).blaming(value);
                 self.size_bytes = Some(size.ok_or_else(wrong)?);
             }
             "mode" => {
@@ -193,7 +198,8 @@ impl Written {
             "env" => self.env = text(),
             _ => {
                 let problem = bad(format!("unexpected key '{key}' in '{field}'"));
-                return Err(problem.suggest(key, KEYS.into_iter().chain(OWNER_KEYS)));
+                let problem = problem.suggest(key, KEYS.into_iter().chain(OWNER_KEYS));
+                return Err(problem.blaming(field));
             }
         }
         Ok(())

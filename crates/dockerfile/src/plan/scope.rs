@@ -148,6 +148,7 @@ pub(crate) fn bad_word(word: &str, message: String) -> Problem {
     }
     let shown: String = word.chars().take(200).collect();
     Problem::new("bad-substitution", format!("failed to process {shown:?}: {message}"))
+        .blaming(word)
 }
 
 /// The variables at one point of a stage.

@@ -3,6 +3,7 @@
 
 mod checks;
 mod config;
+mod diagnostics;
 mod faults;
 mod flags;
 mod hostile;
