@@ -134,14 +134,14 @@ fn rendered(failure: &Failure) -> String {
 fn failures_read_as_they_should() {
     let mut text = String::new();
     for wrong in WRONG {
-        let _ = writeln!(text, "----- {}", wrong.escape_debug());
+        let _ = writeln!(text, "----- {wrong:?}");
         for failure in planning(wrong).failures() {
             text.push_str(&rendered(&failure));
         }
     }
     let named = "FROM alpine AS builder\nFROM alpine AS tester\n";
     for target in ["bulider", "0"] {
-        let _ = writeln!(text, "----- --target {target}: {}", named.escape_debug());
+        let _ = writeln!(text, "----- --target {target}: {named:?}");
         for failure in planning(named).target(target).failures() {
             text.push_str(&rendered(&failure));
         }
