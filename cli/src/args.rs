@@ -126,9 +126,9 @@ pub(crate) struct Build {
     /// A label for the image: NAME=VALUE; may be repeated.
     #[arg(long)]
     pub(crate) label: Vec<String>,
-    /// Platform of the image.
-    #[arg(long)]
-    pub(crate) platform: Option<String>,
+    /// Platforms of the image: one image with a manifest for each; may be repeated.
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) platform: Vec<String>,
     /// What takes the place of a stage or an image: NAME=DIRECTORY or
     /// NAME=docker-image://REFERENCE; may be repeated.
     #[arg(long)]

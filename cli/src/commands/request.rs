@@ -76,15 +76,16 @@ pub(crate) fn request(
     source: ContextSource,
     outputs: Vec<OutputRequest>,
 ) -> Result<BuildRequest, CliError> {
-    let platform = arguments.platform.as_ref().map(|text| text.parse::<Platform>());
-    let platform = platform.transpose().map_err(|error| CliError::usage(error.to_string()))?;
+    let platforms = arguments.platform.iter().map(|text| text.parse::<Platform>());
+    let platforms = platforms.collect::<Result<_, _>>();
+    let platforms = platforms.map_err(|error| CliError::usage(error.to_string()))?;
     Ok(BuildRequest {
         project,
         source: BuildSource::Context(source),
         target: arguments.target.clone(),
         build_args: build_args(&arguments.build_arg),
         labels: pairs(&arguments.label),
-        platform,
+        platforms,
         contexts: BTreeMap::new(),
         secrets: secrets(&arguments.secret)?,
         commands: commands(arguments)?,

@@ -10,7 +10,7 @@ mod step;
 
 pub use mount::{Mount, MountOwner, RunOptions, Security, Sharing, Ulimit};
 pub use slice::{Demand, SliceSelector};
-pub use stages::{Base, ImageIndex, Plan, PlannedStage, StageIndex};
+pub use stages::{Base, ImageIndex, Plan, PlanTarget, PlannedStage, StageIndex};
 pub use step::{
     Chmod, CopyFrom, CopyOp, InlineFile, Network, Op, Remote, RunOp, Step, Unpack, WorkdirOp,
 };

@@ -17,16 +17,23 @@ pub struct StageIndex(pub u32);
 #[serde(transparent)]
 pub struct ImageIndex(pub u32);
 
-/// What a build does: only the stages that the target needs, producers before consumers.
+/// What a build does: only the stages that its targets need, producers before consumers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// The stages.
     pub stages: Vec<PlannedStage>,
-    /// The stage whose image was asked for; always the last one.
-    pub target: StageIndex,
+    /// The images that were asked for, at least one.
+    pub targets: Vec<PlanTarget>,
     /// Every image that a stage starts from or copies from.
     pub images: Vec<ResolvedImage>,
-    /// Platform of the result.
+}
+
+/// An image that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanTarget {
+    /// The stage whose result it is.
+    pub stage: StageIndex,
+    /// Its platform.
     pub platform: Platform,
 }
 

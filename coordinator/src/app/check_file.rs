@@ -28,9 +28,12 @@ impl App {
         };
         let targets = file.targets();
         let checked = async {
-            let options = self.options(request, Packs::NotNeeded).await?;
-            let images = self.images(&file, &options, request.pull).await?;
-            file.check(&options, &images).map_err(join)
+            let mut checked = Vec::new();
+            for options in self.options(request, Packs::NotNeeded).await? {
+                let images = self.images(&file, &options, request.pull).await?;
+                checked.push(file.check(&options, &images).map_err(join)?);
+            }
+            Ok(dockerfile::merge(checked))
         };
         match checked.await {
             Ok(planned) => Ok(CheckView {

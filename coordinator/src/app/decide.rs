@@ -34,7 +34,9 @@ pub(crate) fn decide(
     let chains = chains(plan, hits);
     let mut needs_layers = vec![false; plan.stages.len()];
     let mut needs_slices: Vec<BTreeSet<SliceSelector>> = vec![BTreeSet::new(); plan.stages.len()];
-    needs_layers[plan.target.0 as usize] = true;
+    for target in &plan.targets {
+        needs_layers[target.stage.0 as usize] = true;
+    }
     let mut decided = Vec::new();
     for (position, stage) in plan.stages.iter().enumerate().rev() {
         let wanted = std::mem::take(&mut needs_slices[position]);
@@ -131,7 +133,7 @@ mod tests {
     use common::Platform;
     use common::image::{ContainerConfig, LayerOrigin};
     use common::outcome::LineRange;
-    use common::plan::{CopyFrom, CopyOp, Op, StageIndex, Step, WorkdirOp};
+    use common::plan::{CopyFrom, CopyOp, Op, PlanTarget, StageIndex, Step, WorkdirOp};
 
     fn key(name: &str) -> Digest {
         Digest::of(name.as_bytes())
@@ -184,8 +186,8 @@ mod tests {
             stage(0, Base::Scratch, vec![step(2, "a", None), step(3, "b", None)]),
             stage(1, Base::Scratch, vec![step(2, "c", None), step(3, "d", Some(0))]),
         ];
-        let (target, images) = (StageIndex(1), Vec::new());
-        Plan { stages, target, images, platform: Platform::host() }
+        let targets = vec![PlanTarget { stage: StageIndex(1), platform: Platform::host() }];
+        Plan { stages, targets, images: Vec::new() }
     }
 
     fn decisions(plan: &Plan, hits: &[&str], slices: &[&str]) -> Vec<Decision> {

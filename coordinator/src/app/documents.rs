@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use api::worker::v1::ExportTarget;
-use common::image::{ImageDocument, ResolvedImage};
+use common::image::{ImageDocument, Layer, ResolvedImage};
 use common::plan::{PlannedStage, StageIndex};
 use common::{Digest, StageId};
 use serde::{Deserialize, Serialize};
@@ -28,15 +28,24 @@ pub(crate) struct StageDocument {
 /// An export's plan.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ExportDocument {
+    /// One a platform.
+    pub(crate) images: Vec<PlannedImage>,
+    /// `SOURCE_DATE_EPOCH`, in seconds.
+    pub(crate) source_date_epoch: Option<i64>,
+    pub(crate) targets: Vec<ExportTarget>,
+}
+
+/// An image that is exported.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct PlannedImage {
+    /// The stage that makes it.
+    pub(crate) stage: StageId,
     /// The image's configuration, without diff ids and times.
     pub(crate) document: ImageDocument,
     /// History entries of the base image: they keep their times.
     pub(crate) base_history: usize,
-    /// Key of the target's last step, if it has one: its age is the image's.
+    /// Key of the stage's last step, if it has one: its age is the image's.
     pub(crate) last_key: Option<Digest>,
-    /// `SOURCE_DATE_EPOCH`, in seconds.
-    pub(crate) source_date_epoch: Option<i64>,
-    pub(crate) targets: Vec<ExportTarget>,
-    /// Layers of a target that was cached.
-    pub(crate) layers: Option<Vec<common::image::Layer>>,
+    /// Layers of a stage that was cached.
+    pub(crate) layers: Option<Vec<Layer>>,
 }

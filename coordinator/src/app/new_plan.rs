@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use api::public::v1::{BuildRequest, OutputRequest};
 use api::worker::v1::ExportTarget;
 use common::image::{ImageDocument, ResolvedImage, RootFs};
-use common::plan::{Base, CopyFrom, Plan, PlannedStage, StageIndex, Step};
+use common::plan::{Base, CopyFrom, Op, Plan, PlanTarget, PlannedStage, StageIndex, Step};
 use common::stage::{StageKind, StageState};
 use common::{Platform, StageId};
 use oci::Reference;
@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::AppError;
 use super::decide::{Decided, Decision};
-use super::documents::{ExportDocument, StageDocument};
+use super::documents::{ExportDocument, PlannedImage, StageDocument};
 use super::options::Settings;
 
 /// What the rows need beside plan and decisions.
@@ -79,30 +79,34 @@ pub(super) fn new_plan(
             edges.push(NewEdge { consumer: ids[position], producer, is_base });
         }
     }
-    let target = plan.target.0 as usize;
-    let layers = match &decided[target].decision {
-        Decision::Cached { layers } => Some(layers.clone()),
-        _ => None,
-    };
-    let (id, is_ready) = (StageId(Uuid::now_v7()), layers.is_some());
-    edges.push(NewEdge { consumer: id, producer: ids[target], is_base: !is_ready });
-    let (document, base_history) = image_document(plan);
-    let export = ExportDocument {
-        document,
-        base_history,
-        last_key: plan.stages[target].steps.last().map(|step| step.key),
-        source_date_epoch: outputs.source_date_epoch,
-        targets: outputs.targets,
-        layers,
-    };
+    let id = StageId(Uuid::now_v7());
+    let (mut images, mut missing) = (Vec::new(), BTreeSet::new());
+    for target in &plan.targets {
+        let position = target.stage.0 as usize;
+        let layers = match &decided[position].decision {
+            Decision::Cached { layers } => Some(layers.clone()),
+            _ => None,
+        };
+        let is_base = layers.is_none();
+        if is_base {
+            missing.insert(position);
+        }
+        edges.push(NewEdge { consumer: id, producer: ids[position], is_base });
+        let (document, base_history) = image_document(plan, target);
+        let last_key = plan.stages[position].steps.last().map(|step| step.key);
+        let stage = ids[position];
+        images.push(PlannedImage { stage, document, base_history, last_key, layers });
+    }
+    let Outputs { targets, source_date_epoch } = outputs;
+    let export = ExportDocument { images, source_date_epoch, targets };
     stages.push(NewStage {
         id,
         kind: StageKind::Export,
         label: "export".to_owned(),
-        state: if is_ready { StageState::Ready } else { StageState::Waiting },
+        state: if missing.is_empty() { StageState::Ready } else { StageState::Waiting },
         platform: Platform::host(),
         depth: 0,
-        bases_missing: u32::from(!is_ready),
+        bases_missing: u32::try_from(missing.len()).unwrap_or(u32::MAX),
         plan: serde_json::to_value(&export)?,
         first_step: 0,
         base_layers: None,
@@ -155,7 +159,7 @@ fn new_stage(
         kind: StageKind::Stage,
         label: stage.label.clone(),
         state,
-        platform: stage.platform.clone(),
+        platform: placement(stage, first_step),
         depth,
         bases_missing: u32::from(state == StageState::Waiting),
         plan: serde_json::to_value(&document)?,
@@ -166,6 +170,20 @@ fn new_stage(
         slices: decided.slices.clone(),
         steps: steps.collect(),
     })
+}
+
+/// The platform of the workers that can take a stage: files can be copied anywhere.
+fn placement(stage: &PlannedStage, first_step: u32) -> Platform {
+    match first_command(stage, first_step) {
+        Some(_) => stage.platform.clone(),
+        None => Platform::host(),
+    }
+}
+
+/// The first command of a stage that runs.
+pub(super) fn first_command(stage: &PlannedStage, first_step: u32) -> Option<&Step> {
+    let mut rest = stage.steps.iter().filter(|step| step.number >= first_step);
+    rest.find(|step| matches!(step.op, Op::Run(_)))
 }
 
 fn used_images(plan: &Plan, stage: &PlannedStage) -> Vec<(u32, ResolvedImage)> {
@@ -202,10 +220,12 @@ fn depths(plan: &Plan) -> Vec<u32> {
     depths
 }
 
-/// The configuration of the target's image as far as the plan knows it, and how many of its
+/// The configuration of a target's image as far as the plan knows it, and how many of its
 /// history entries come from the base image.
-fn image_document(plan: &Plan) -> (ImageDocument, usize) {
-    let target = plan.stage(plan.target);
+fn image_document(plan: &Plan, target: &PlanTarget) -> (ImageDocument, usize) {
+    let target = plan.stage(target.stage);
+    // That of the stage: FROM may have said another one than was asked for.
+    let platform = &target.platform;
     let mut chain = vec![target];
     let mut bottom = target;
     while let Base::Stage(base) = bottom.base {
@@ -221,13 +241,13 @@ fn image_document(plan: &Plan) -> (ImageDocument, usize) {
     for stage in chain.iter().rev() {
         history.extend(stage.history.iter().cloned());
     }
-    let variant = Some(plan.platform.variant.clone()).filter(|variant| !variant.is_empty());
+    let variant = Some(platform.variant.clone()).filter(|variant| !variant.is_empty());
     let document = ImageDocument {
         created: None,
         author: target.author.clone(),
-        architecture: plan.platform.architecture.clone(),
+        architecture: platform.architecture.clone(),
         variant,
-        os: plan.platform.os.clone(),
+        os: platform.os.clone(),
         os_version: base.and_then(|document| document.os_version.clone()),
         config: target.config.clone(),
         rootfs: RootFs { kind: "layers".to_owned(), diff_ids: Vec::new() },

@@ -13,14 +13,32 @@ use dockerfile::{Dockerfile, NamedContext, Options, context_name};
 
 use super::decide::{Decided, Decision};
 
-/// What the planner is told. The named contexts have been read.
-pub(super) fn options(request: &BuildRequest, contexts: BTreeMap<String, NamedContext>) -> Options {
+/// The platforms that a build is for, each once.
+pub(super) fn platforms(request: &BuildRequest) -> Vec<Platform> {
+    let mut platforms: Vec<Platform> = Vec::new();
+    for platform in &request.platforms {
+        if !platforms.contains(platform) {
+            platforms.push(platform.clone());
+        }
+    }
+    if platforms.is_empty() {
+        platforms.push(Platform::host());
+    }
+    platforms
+}
+
+/// What the planner is told for one platform. The named contexts have been read.
+pub(super) fn options(
+    request: &BuildRequest,
+    contexts: BTreeMap<String, NamedContext>,
+    platform: Platform,
+) -> Options {
     let host = Platform::host();
     Options {
         target: request.target.clone(),
         build_args: request.build_args.clone(),
         labels: request.labels.clone(),
-        platform: request.platform.clone().unwrap_or_else(|| host.clone()),
+        platform,
         contexts,
         network: request.commands.network,
         run: request.commands.run_options(),

@@ -12,7 +12,7 @@ use blobstore::names;
 use common::outcome::Failure;
 use common::plan::Plan;
 use common::tree::Manifest;
-use common::{BuildId, Digest, FailureClass, ProjectName};
+use common::{BuildId, Digest, FailureClass, Platform, ProjectName};
 use dockerfile::{Dockerfile, ImageFacts, NamedContext, Options, context_name};
 use logbus::Message;
 use oci::Reference;
@@ -20,9 +20,9 @@ use store::{ClaimedBuild, NewPlan, ObjectKey, ObjectRow};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::decide::{Decided, decide};
-use super::new_plan::{Outputs, new_plan};
-use super::options::{Settings, options};
+use super::decide::{Decided, Decision, decide};
+use super::new_plan::{Outputs, first_command, new_plan};
+use super::options::{Settings, options, platforms};
 use super::refresh::without_stages;
 use super::{App, AppError};
 
@@ -156,13 +156,16 @@ impl App {
         let BuildSource::Context(source) = &request.source;
         let bytes = BASE64_STANDARD.decode(&source.dockerfile.content_base64).unwrap_or_default();
         let file = dockerfile::parse(&source.dockerfile.name, &bytes).map_err(join)?;
-        let options = self.options(request, packs).await?;
-        let images = self.images(&file, &options, request.pull).await?;
         let context = match &source.manifest {
             Some(digest) => Some(self.context(&request.project, digest, packs).await?),
             None => None,
         };
-        let planned = file.plan(&options, &images, context.as_ref()).map_err(join)?;
+        let mut plans = Vec::new();
+        for options in self.options(request, packs).await? {
+            let images = self.images(&file, &options, request.pull).await?;
+            plans.push(file.plan(&options, &images, context.as_ref()).map_err(join)?);
+        }
+        let planned = dockerfile::merge(plans);
         if let Some(violation) = planned.violation {
             return Err(violation.into());
         }
@@ -172,19 +175,51 @@ impl App {
         if !missing.is_empty() {
             return Err(join(missing));
         }
+        self.check_platforms(&file, &planned.plan, &decided).await?;
         let found = planned.findings.iter().map(ToString::to_string);
         let warnings = planned.warnings.into_iter().chain(found).collect();
         Ok(Prepared { plan: planned.plan, warnings, decided })
     }
 
-    /// What the planner is told.
+    /// Commands run where a worker of their platform is, or has been.
+    async fn check_platforms(
+        &self,
+        file: &Dockerfile,
+        plan: &Plan,
+        decided: &[Decided],
+    ) -> Result<(), PlanError> {
+        let host = Platform::host();
+        let mut known: Option<Vec<Platform>> = None;
+        for (stage, decided) in plan.stages.iter().zip(decided) {
+            let Decision::Run { first_step, .. } = decided.decision else { continue };
+            let Some(step) = first_command(stage, first_step) else { continue };
+            if stage.platform == host {
+                continue;
+            }
+            let known = match &known {
+                Some(known) => known,
+                None => &*known.insert(self.store.worker_platforms().await?),
+            };
+            if !known.contains(&stage.platform) {
+                let message = format!("no worker runs commands for {}", stage.platform);
+                let hint = "start the stage with FROM --platform=$BUILDPLATFORM and build for \
+                            $TARGETARCH there, or add a worker of that platform";
+                let failure = Failure::new(FailureClass::User, "no-such-worker", message);
+                return Err(file.place(failure.with_hint(hint), step.lines, None).into());
+            }
+        }
+        Ok(())
+    }
+
+    /// What the planner is told, for each platform.
     pub(super) async fn options(
         &self,
         request: &BuildRequest,
         packs: Packs,
-    ) -> Result<Options, PlanError> {
+    ) -> Result<Vec<Options>, PlanError> {
         let contexts = self.named_contexts(request, packs).await?;
-        Ok(options(request, contexts))
+        let of = |platform| options(request, contexts.clone(), platform);
+        Ok(platforms(request).into_iter().map(of).collect())
     }
 
     /// The named contexts, those of files with their lists.

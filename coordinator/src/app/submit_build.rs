@@ -16,6 +16,8 @@ use super::{App, AppError};
 const MAX_DOCKERFILE_BYTES: usize = 4 << 20;
 /// Longest Idempotency-Key.
 const MAX_KEY_CHARS: usize = 200;
+/// Most platforms of one build.
+const MAX_PLATFORMS: usize = 32;
 /// Most secrets of one build.
 const MAX_SECRETS: usize = 100;
 /// Longest secret, as in BuildKit.
@@ -95,6 +97,9 @@ pub(super) fn check(request: &BuildRequest) -> Result<(), Problem> {
     }
     if source.ignore_base64.as_ref().is_some_and(|text| text.len() > MAX_DOCKERFILE_BYTES) {
         return bad("the ignore file is too long".to_owned());
+    }
+    if request.platforms.len() > MAX_PLATFORMS {
+        return bad(format!("a build is for at most {MAX_PLATFORMS} platforms"));
     }
     check_secrets(&request.secrets)?;
     check_contexts(request)?;

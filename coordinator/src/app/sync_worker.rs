@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use api::Secret;
 use api::worker::v1::{
-    Abandon, AbandonReason, Assignment, ExportJob, HeldPhase, InputReady, Job, SliceInput,
-    StageJob, SyncRequest, SyncResponse,
+    Abandon, AbandonReason, Assignment, ExportImage, ExportJob, HeldPhase, InputReady, Job,
+    SliceInput, StageJob, SyncRequest, SyncResponse,
 };
+use common::image::Layer;
 use common::stage::StageKind;
 use common::{BuildId, Failure, FailureClass, Lease, StageId};
 use logbus::Message;
@@ -178,7 +179,8 @@ impl App {
 
     async fn stage_job(&self, row: StageJobRow) -> Result<Option<Job>, AppError> {
         let document: StageDocument = serde_json::from_value(row.plan)?;
-        let Some(base_layers) = row.base_layers.or(row.producer_layers) else { return Ok(None) };
+        let producer = row.producer_layers.into_iter().next().map(|(_, layers)| layers);
+        let Some(base_layers) = row.base_layers.or(producer) else { return Ok(None) };
         let inputs =
             row.slices.into_iter().map(|(stage, slice)| slice_input(stage, slice)).collect();
         let secrets = self.secrets(row.build, &document.secrets).await?;
@@ -223,24 +225,31 @@ impl App {
 
     async fn export_job(&self, row: StageJobRow) -> Result<Option<Job>, AppError> {
         let export: ExportDocument = serde_json::from_value(row.plan)?;
-        let Some(layers) = export.layers.or(row.producer_layers) else { return Ok(None) };
-        let mut document = export.document;
-        document.rootfs.diff_ids = layers.iter().map(|layer| layer.diff_id).collect();
-        // The age of the image is that of its last layer, so that the same layers make the same
-        // image, whenever it is exported.
-        let age = match (export.source_date_epoch, export.last_key) {
-            (Some(seconds), _) => OffsetDateTime::from_unix_timestamp(seconds).ok(),
-            (None, Some(key)) => self.store.layer_created_at(&row.project, &key).await?,
-            (None, None) => None,
-        };
-        let created = age
-            .and_then(|time| time.replace_nanosecond(0).ok())
-            .and_then(|time| time.format(&Rfc3339).ok());
-        for entry in document.history.iter_mut().skip(export.base_history) {
-            entry.created.clone_from(&created);
+        let made: BTreeMap<StageId, Vec<Layer>> = row.producer_layers.into_iter().collect();
+        let mut images = Vec::new();
+        for image in export.images {
+            let Some(layers) = image.layers.or_else(|| made.get(&image.stage).cloned()) else {
+                return Ok(None);
+            };
+            let mut document = image.document;
+            document.rootfs.diff_ids = layers.iter().map(|layer| layer.diff_id).collect();
+            // The age of the image is that of its last layer, so that the same layers make the same
+            // image, whenever it is exported.
+            let age = match (export.source_date_epoch, image.last_key) {
+                (Some(seconds), _) => OffsetDateTime::from_unix_timestamp(seconds).ok(),
+                (None, Some(key)) => self.store.layer_created_at(&row.project, &key).await?,
+                (None, None) => None,
+            };
+            let created = age
+                .and_then(|time| time.replace_nanosecond(0).ok())
+                .and_then(|time| time.format(&Rfc3339).ok());
+            for entry in document.history.iter_mut().skip(image.base_history) {
+                entry.created.clone_from(&created);
+            }
+            document.created = created;
+            images.push(ExportImage { layers, document });
         }
-        document.created = created;
-        Ok(Some(Job::Export(Box::new(ExportJob { layers, document, targets: export.targets }))))
+        Ok(Some(Job::Export(Box::new(ExportJob { images, targets: export.targets }))))
     }
 }
 

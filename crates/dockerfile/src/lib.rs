@@ -10,6 +10,7 @@ mod describe;
 mod diagnostic;
 mod expand;
 mod instruction;
+mod merge;
 mod plan;
 mod source;
 mod stages;
@@ -26,6 +27,7 @@ use common::{Failure, Platform};
 
 pub use crate::checks::{Finding, Rule};
 pub use crate::describe::{Outline, OutlineArg, OutlineMount, Target};
+pub use crate::merge::merge;
 pub use crate::plan::context_name;
 use crate::stages::Stage;
 

@@ -187,7 +187,6 @@ fn mistakes_point_at_their_line_and_say_what_to_do() {
         ("FROM a\nADD https://x.test/y /", "not-supported", 2, "conformance"),
         ("FROM a\nENV X=${Y:Z}", "bad-substitution", 2, ""),
         ("FROM $NONE", "blank-base", 1, "before the first FROM"),
-        ("FROM --platform=linux/s390x a", "not-supported", 1, ""),
         ("FROM a\nEXPOSE 99999", "bad-port", 2, ""),
         ("FROM a\nSTOPSIGNAL FOO", "bad-signal", 2, ""),
         ("FROM a\nCOPY --chmod=64a main.go /", "bad-flag-value", 2, ""),

@@ -7,16 +7,24 @@ use common::Digest;
 use common::image::Layer;
 use serde_json::json;
 
-use crate::image::AssembledImage;
+use crate::image::{AssembledImage, assemble_index};
 
-/// Writes an image as a layout. `blob` opens the bytes of a layer. The same input gives the same
-/// bytes: entries have no time and no owner.
+/// An image with its layers, lowest first.
+#[derive(Debug, Clone)]
+pub struct ArchivedImage {
+    /// Its documents.
+    pub image: AssembledImage,
+    /// Its layers.
+    pub layers: Vec<Layer>,
+}
+
+/// Writes images as a layout. With several the layout names their index. The same input gives the
+/// same bytes: entries have no time and no owner.
 pub fn write_oci_layout(
     writer: impl Write,
-    image: &AssembledImage,
+    images: &[ArchivedImage],
     names: &[String],
     mut blob: impl FnMut(&Layer) -> io::Result<Box<dyn Read>>,
-    layers: &[Layer],
 ) -> io::Result<()> {
     let mut archive = tar::Builder::new(writer);
     for directory in ["blobs/", "blobs/sha256/"] {
@@ -24,32 +32,57 @@ pub fn write_oci_layout(
         archive.append_data(&mut header, directory, io::empty())?;
     }
     let mut written = BTreeSet::new();
-    for (digest, bytes) in
-        [(image.config_digest, &image.config), (image.manifest_digest, &image.manifest)]
-    {
-        written.insert(digest);
-        append(&mut archive, &blob_path(&digest), bytes.len() as u64, bytes.as_slice())?;
+    let mut document = |archive: &mut tar::Builder<_>, digest: Digest, bytes: &[u8]| {
+        // Two platforms may share a blob.
+        if !written.insert(digest) {
+            return Ok(());
+        }
+        append(archive, &blob_path(&digest), bytes.len() as u64, bytes)
+    };
+    for ArchivedImage { image, .. } in images {
+        document(&mut archive, image.config_digest, &image.config)?;
+        document(&mut archive, image.manifest_digest, &image.manifest)?;
     }
-    for layer in layers {
+    let top = match images {
+        [only] => {
+            let image = &only.image;
+            Top {
+                media_type: image.manifest_media_type,
+                digest: image.manifest_digest,
+                size: image.manifest.len(),
+            }
+        }
+        images => {
+            let all: Vec<AssembledImage> = images.iter().map(|it| it.image.clone()).collect();
+            let index = assemble_index(&all)?;
+            document(&mut archive, index.digest, &index.index)?;
+            Top { media_type: index.media_type, digest: index.digest, size: index.index.len() }
+        }
+    };
+    for layer in images.iter().flat_map(|image| &image.layers) {
         // The same layer may be there twice: an empty one, for example.
         if written.insert(layer.blob) {
             append(&mut archive, &blob_path(&layer.blob), layer.size_bytes, blob(layer)?)?;
         }
     }
-    let index = index(image, names).to_string();
+    let index = layout_index(&top, names).to_string();
     append(&mut archive, "index.json", index.len() as u64, index.as_bytes())?;
     let layout = json!({"imageLayoutVersion": "1.0.0"}).to_string();
     append(&mut archive, "oci-layout", layout.len() as u64, layout.as_bytes())?;
     archive.into_inner()?.flush()
 }
 
-fn index(image: &AssembledImage, names: &[String]) -> serde_json::Value {
+/// What the layout is about.
+struct Top {
+    media_type: &'static str,
+    digest: Digest,
+    size: usize,
+}
+
+fn layout_index(top: &Top, names: &[String]) -> serde_json::Value {
     let descriptor = |name: Option<&String>| {
-        let mut descriptor = json!({
-            "mediaType": image.manifest_media_type,
-            "digest": image.manifest_digest,
-            "size": image.manifest.len(),
-        });
+        let mut descriptor =
+            json!({"mediaType": top.media_type, "digest": top.digest, "size": top.size});
         if let Some(name) = name {
             let tag = name.rsplit_once(':').map(|(_, tag)| tag).filter(|tag| !tag.contains('/'));
             descriptor["annotations"] = json!({

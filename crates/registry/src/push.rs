@@ -62,13 +62,25 @@ impl Client {
             .buffer_unordered(PARALLEL)
             .try_collect()
             .await?;
-        let name = reference.tag.clone().unwrap_or_else(|| Digest::of(&image.manifest).to_string());
+        self.push_manifest(reference, &image.manifest, image.manifest_media_type).await?;
+        Ok(config_sent + sent.iter().sum::<u64>())
+    }
+
+    /// Puts a manifest, or an index of manifests that the repository has, under the reference's tag;
+    /// without a tag, under its digest.
+    pub async fn push_manifest(
+        &self,
+        reference: &Reference,
+        manifest: &[u8],
+        media_type: &'static str,
+    ) -> Result<(), RegistryError> {
+        let name = reference.tag.clone().unwrap_or_else(|| Digest::of(manifest).to_string());
         let url = format!("{}/manifests/{name}", self.repository_url(reference));
         let mut request = push_request(Method::PUT, reference, url);
-        request.headers.insert(CONTENT_TYPE, HeaderValue::from_static(image.manifest_media_type));
-        request.body = Some(Bytes::from(image.manifest.clone()));
+        request.headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+        request.body = Some(Bytes::copy_from_slice(manifest));
         self.send(request).await?;
-        Ok(config_sent + sent.iter().sum::<u64>())
+        Ok(())
     }
 
     fn repository_url(&self, reference: &Reference) -> String {

@@ -107,8 +107,8 @@ pub struct StageJobRow {
     pub first_step: u32,
     /// Layers below that step, where they were known when it was planned.
     pub base_layers: Option<Vec<Layer>>,
-    /// Layers of the stage that it starts from.
-    pub producer_layers: Option<Vec<Layer>>,
+    /// Layers of the stages that it waits for: that which it starts from, or those that it exports.
+    pub producer_layers: Vec<(StageId, Vec<Layer>)>,
     /// Slices to make.
     pub make_slices: Vec<SliceSelector>,
     /// Digest of the context's manifest.
@@ -165,9 +165,7 @@ impl Store {
     pub async fn stage_job(&self, stage: StageId) -> Result<StageJobRow> {
         let row = sqlx::query!(
             r#"select s.build_id, s.project, s.kind, d.label, b.dockerfile, d.plan, d.first_step,
-                      d.base_layers, d.make_slices, b.context,
-                      (select pd.layers from stage_edge e join stage_detail pd on pd.stage_id = e.producer
-                       where e.consumer = s.id and e.is_base limit 1) as producer_layers
+                      d.base_layers, d.make_slices, b.context
                from stage s join stage_detail d on d.stage_id = s.id join build b on b.id = s.build_id
                where s.id = $1"#,
             stage.0,
@@ -175,6 +173,14 @@ impl Store {
         .fetch_optional(&self.pool)
         .await?
         .ok_or(StoreError::NotFound("stage"))?;
+        let producers = sqlx::query!(
+            r#"select e.producer, d.layers as "layers!"
+               from stage_edge e join stage_detail d on d.stage_id = e.producer
+               where e.consumer = $1 and e.is_base and d.layers is not null"#,
+            stage.0,
+        )
+        .fetch_all(&self.pool)
+        .await?;
         let slices = sqlx::query!(
             r#"select l.stage_id, l.paths, l.manifest, l.inline_manifest, l.files, l.content_bytes,
                       l.stored_bytes
@@ -208,10 +214,10 @@ impl Store {
             plan: row.plan,
             first_step: u32::try_from(row.first_step).unwrap_or(0),
             base_layers: row.base_layers.map(|layers| read("layers", layers)).transpose()?,
-            producer_layers: row
-                .producer_layers
-                .map(|layers| read("layers", layers))
-                .transpose()?,
+            producer_layers: producers
+                .into_iter()
+                .map(|row| Ok((StageId(row.producer), read("layers", row.layers)?)))
+                .collect::<Result<_>>()?,
             make_slices: read("slices", row.make_slices)?,
             context: row.context.and_then(|digest| digest.parse().ok()),
             slices: inputs,

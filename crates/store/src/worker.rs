@@ -80,6 +80,16 @@ pub struct ReadyRow {
 }
 
 impl Store {
+    /// Every platform that a worker of this farm has ever run commands for.
+    pub async fn worker_platforms(&self) -> Result<Vec<Platform>> {
+        let rows = sqlx::query_scalar!(
+            r#"select distinct unnest(platforms) as "platform!" from worker order by 1"#
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.iter().filter_map(|text| text.parse().ok()).collect())
+    }
+
     /// Adds a worker, or brings what is known of it up to date.
     pub async fn enrol_worker(&self, worker: &WorkerFacts) -> Result<()> {
         let platforms: Vec<String> = worker.platforms.iter().map(Platform::to_string).collect();

@@ -5,13 +5,14 @@ use std::time::Instant;
 
 use api::public::v1::LogStream;
 use api::worker::v1::{
-    ExportJob, ExportResult, ExportTarget, ObjectKind, ObjectName, StageOutcome,
+    ExportImage, ExportJob, ExportResult, ExportTarget, ObjectKind, ObjectName, StageOutcome,
 };
 use common::digest::Hasher;
 use common::image::Layer;
 use common::{Digest, Failure, FailureClass};
 use oci::Reference;
-use oci::image::{AssembledImage, assemble};
+use oci::archive::ArchivedImage;
+use oci::image::{AssembledIndex, assemble, assemble_index};
 use registry::{PushBlob, PushImage};
 
 use super::failure::JobError;
@@ -41,7 +42,33 @@ pub(super) async fn run(
         () = held.cancel.cancelled() => return Err(JobError::Stopped),
     };
     account.timing.upload_millis += millis(start);
-    Ok(StageOutcome::Succeeded { layers: job.layers, exports })
+    Ok(StageOutcome::Succeeded { layers: Vec::new(), exports })
+}
+
+/// The images of a job, put together, and their index where there are several.
+struct Made {
+    images: Vec<ArchivedImage>,
+    index: Option<AssembledIndex>,
+}
+
+fn make(job: &ExportJob) -> Result<Made, serde_json::Error> {
+    let image = |image: &ExportImage| {
+        let layers = image.layers.clone();
+        Ok(ArchivedImage { image: assemble(&image.document, &layers)?, layers })
+    };
+    let images: Vec<ArchivedImage> =
+        job.images.iter().map(image).collect::<Result<_, serde_json::Error>>()?;
+    let all: Vec<_> = images.iter().map(|made| made.image.clone()).collect();
+    let index = (all.len() > 1).then(|| assemble_index(&all)).transpose()?;
+    Ok(Made { images, index })
+}
+
+impl Made {
+    /// What the whole is known by.
+    fn digest(&self) -> Option<Digest> {
+        let first = self.images.first().map(|made| made.image.manifest_digest);
+        self.index.as_ref().map(|index| index.digest).or(first)
+    }
 }
 
 async fn export(
@@ -51,23 +78,33 @@ async fn export(
     log: &LogWriter,
     account: &mut Account,
 ) -> Result<Vec<ExportResult>, JobError> {
-    let image = assemble(&job.document, &job.layers).map_err(|error| {
-        Failure::new(FailureClass::Infrastructure, "export-failed", error.to_string())
-    })?;
+    let failed =
+        |message: String| Failure::new(FailureClass::Infrastructure, "export-failed", message);
+    let made = make(job).map_err(|error| failed(error.to_string()))?;
+    let (Some(digest), Some(first)) = (made.digest(), made.images.first()) else {
+        return Err(failed("an export of no image".to_owned()).into());
+    };
+    let config_digest = first.image.config_digest;
     let mut results = Vec::new();
     for (position, target) in job.targets.iter().enumerate() {
         let mut result = ExportResult {
             target: u32::try_from(position).unwrap_or(u32::MAX),
-            digest: image.manifest_digest,
-            config_digest: image.config_digest,
+            digest,
+            config_digest,
             archive: None,
             archive_bytes: None,
         };
         match target {
             ExportTarget::DigestOnly => {}
-            ExportTarget::Push { names } => push(worker, held, job, &image, names, log).await?,
+            ExportTarget::Push { names } => {
+                for name in names {
+                    let sent = push(worker, held, &made, name).await?;
+                    let text = format!("pushed {name}@{digest} ({sent} bytes sent)");
+                    log.line(0, LogStream::System, text).await;
+                }
+            }
             ExportTarget::OciArchive { names } => {
-                let (digest, size_bytes, sent) = archive(worker, held, job, &image, names).await?;
+                let (digest, size_bytes, sent) = archive(worker, held, &made, names).await?;
                 account.uploaded_bytes += sent;
                 (result.archive, result.archive_bytes) = (Some(digest), Some(size_bytes));
             }
@@ -77,39 +114,38 @@ async fn export(
     Ok(results)
 }
 
-async fn push(
-    worker: &Arc<Worker>,
-    held: &Held,
-    job: &ExportJob,
-    image: &AssembledImage,
-    names: &[String],
-    log: &LogWriter,
-) -> Result<(), JobError> {
-    let push = PushImage {
-        manifest: image.manifest.clone(),
-        manifest_media_type: image.manifest_media_type,
-        config: image.config.clone(),
-        blobs: job.layers.iter().map(|layer| PushBlob { layer: layer.clone() }).collect(),
+/// Pushes everything under one name. Returns the bytes sent.
+async fn push(worker: &Arc<Worker>, held: &Held, made: &Made, name: &str) -> Result<u64, JobError> {
+    let reference: Reference = name.parse().map_err(|error| {
+        let error: oci::reference::InvalidReference = error;
+        Failure::new(FailureClass::User, "invalid-reference", error.to_string())
+    })?;
+    let lease = held.lease;
+    let open = |layer: Layer| {
+        let worker = Arc::clone(worker);
+        async move { open_blob(&worker, lease, &layer).await.map_err(std::io::Error::other) }
     };
-    for name in names {
-        let reference: Reference = name.parse().map_err(|error| {
-            let error: oci::reference::InvalidReference = error;
-            Failure::new(FailureClass::User, "invalid-reference", error.to_string())
-        })?;
-        let lease = held.lease;
-        let open = |layer: Layer| {
-            let worker = Arc::clone(worker);
-            async move { open_blob(&worker, lease, &layer).await.map_err(std::io::Error::other) }
+    // The images of an index have no name of their own.
+    let of_image = match &made.index {
+        Some(_) => Reference { tag: None, ..reference.clone() },
+        None => reference.clone(),
+    };
+    let mut sent = 0;
+    for ArchivedImage { image, layers } in &made.images {
+        let push = PushImage {
+            manifest: image.manifest.clone(),
+            manifest_media_type: image.manifest_media_type,
+            config: image.config.clone(),
+            blobs: layers.iter().map(|layer| PushBlob { layer: layer.clone() }).collect(),
         };
-        let sent = worker
-            .registry
-            .push(&reference, &push, open)
-            .await
-            .map_err(|error| push_failure(&error))?;
-        let text = format!("pushed {name}@{} ({sent} bytes sent)", image.manifest_digest);
-        log.line(0, LogStream::System, text).await;
+        let pushed = worker.registry.push(&of_image, &push, open).await;
+        sent += pushed.map_err(|error| push_failure(&error))?;
     }
-    Ok(())
+    if let Some(AssembledIndex { index, media_type, .. }) = &made.index {
+        let pushed = worker.registry.push_manifest(&reference, index, media_type).await;
+        pushed.map_err(|error| push_failure(&error))?;
+    }
+    Ok(sent)
 }
 
 /// A push is refused for other reasons than a pull: the user's name or rights.
@@ -124,29 +160,27 @@ fn push_failure(error: &registry::RegistryError) -> Failure {
     }
 }
 
-/// Writes the image as an archive and uploads that. Returns digest, length and the bytes sent.
+/// Writes the images as an archive and uploads that. Returns digest, length and the bytes sent.
 async fn archive(
     worker: &Arc<Worker>,
     held: &Held,
-    job: &ExportJob,
-    image: &AssembledImage,
+    made: &Made,
     names: &[String],
 ) -> Result<(Digest, u64, u64), JobError> {
     let mut blobs = std::collections::HashMap::new();
-    for layer in &job.layers {
+    for layer in made.images.iter().flat_map(|image| &image.layers) {
         blobs.insert(layer.blob, ensure_blob(worker, held.lease, layer).await?);
     }
     let scratch = worker.content.scratch()?;
     let path = scratch.path().join("archive.tar");
-    let (out, image, names) = (path.clone(), image.clone(), names.to_vec());
-    let layers = job.layers.clone();
+    let (out, images, names) = (path.clone(), made.images.clone(), names.to_vec());
     let (digest, size_bytes) = tokio::task::spawn_blocking(move || {
         let file = std::io::BufWriter::new(std::fs::File::create(&out)?);
         let open = |layer: &Layer| -> std::io::Result<Box<dyn std::io::Read>> {
             let path = blobs.get(&layer.blob).ok_or(std::io::ErrorKind::NotFound)?;
             Ok(Box::new(std::fs::File::open(path)?))
         };
-        oci::archive::write_oci_layout(file, &image, &names, open, &layers)?;
+        oci::archive::write_oci_layout(file, &images, &names, open)?;
         let mut hasher = Hasher::new();
         let size_bytes = std::io::copy(&mut std::fs::File::open(&out)?, &mut hasher)?;
         Ok::<_, std::io::Error>((hasher.finish(), size_bytes))

@@ -294,12 +294,6 @@ fn platform(
     let platform: Platform = text.parse().map_err(|error| {
         Problem::new("bad-platform", format!("failed to parse platform: {error}")).blaming(flag)
     })?;
-    if platform != options.platform && platform != options.build_platform {
-        return Err(Problem::unsupported(&format!(
-            "FROM --platform={platform} on {}",
-            options.build_platform
-        )));
-    }
     Ok(platform)
 }
 

@@ -6,7 +6,7 @@ use common::cache_key::KeyBuilder;
 use common::image::{ContainerConfig, HistoryEntry, ResolvedImage};
 use common::outcome::LineRange;
 use common::plan::{
-    Base, CopyFrom, CopyOp, Demand, ImageIndex, Op, PlannedStage, StageIndex, Step, WorkdirOp,
+    Base, CopyFrom, CopyOp, ImageIndex, Op, PlannedStage, StageIndex, Step, WorkdirOp,
 };
 use common::{Digest, Failure, Platform};
 
@@ -20,6 +20,7 @@ use crate::checks::Finding;
 use crate::diagnostic::Problem;
 use crate::expand;
 use crate::instruction::{Instruction, Spanned};
+use crate::merge::demands;
 use crate::{Dockerfile, ImageFacts, NamedContext, Options};
 
 /// `PATH` of an image that starts from nothing, as BuildKit sets it.
@@ -94,6 +95,7 @@ impl<'a> Planner<'a> {
             let labels = target.config.labels.get_or_insert_default();
             labels.extend(self.options.labels.clone());
         }
+        demands(&mut self.stages);
         (self.stages, self.images, self.graph.global.consumed(), self.checks.findings())
     }
 
@@ -124,7 +126,6 @@ impl<'a> Planner<'a> {
         }
         let stage = &self.file.stages[node.source];
         let index = StageIndex(u32::try_from(position).unwrap_or(u32::MAX));
-        self.demand(index, &work);
         let label = stage.name.clone().unwrap_or_else(|| format!("stage-{}", node.source));
         self.variables.push(work.variables);
         self.checks.end_stage(work.seen);
@@ -144,23 +145,6 @@ impl<'a> Planner<'a> {
             demands: Vec::new(),
         });
         failures
-    }
-
-    /// Tells the producers what the stage copies out of them.
-    fn demand(&mut self, consumer: StageIndex, work: &Work) {
-        for step in &work.steps {
-            for (stage, selector) in step.input_slices() {
-                let demands = &mut self.stages[stage.0 as usize].demands;
-                match demands.iter_mut().find(|demand| demand.selector == *selector) {
-                    Some(demand) if demand.consumers.contains(&consumer) => {}
-                    Some(demand) => demand.consumers.push(consumer),
-                    None => {
-                        let consumers = vec![consumer];
-                        demands.push(Demand { selector: selector.clone(), consumers });
-                    }
-                }
-            }
-        }
     }
 
     /// Digest of what `pattern` selects in a named context.

@@ -1,7 +1,7 @@
 //! The whole plan.
 
 use common::Failure;
-use common::plan::{Plan, StageIndex};
+use common::plan::{Plan, PlanTarget, StageIndex};
 use common::tree::Manifest;
 
 use super::{graph, stage};
@@ -77,7 +77,8 @@ pub(crate) fn plan(
     }
     let violation = violation(file, &config, &findings);
     let target = StageIndex(u32::try_from(stages.len() - 1).unwrap_or(0));
-    let plan = Plan { stages, target, images, platform: options.platform.clone() };
+    let targets = vec![PlanTarget { stage: target, platform: options.platform.clone() }];
+    let plan = Plan { stages, targets, images };
     Ok(Outcome::Planned(Box::new(Planned { plan, warnings, outline, findings, violation })))
 }
 

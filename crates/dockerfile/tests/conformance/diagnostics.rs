@@ -25,7 +25,6 @@ const WRONG: &[&str] = &[
     "ARG X\nFROM $X\n",
     "FROM --platform=$NONE alpine\n",
     "FROM --platform=a/b/c/d/e alpine\n",
-    "FROM --platform=windows/arm64 alpine\n",
     "FROM alpine\nCOPY --chmd=1 file /\n",
     "FROM alpine\nCOPY --link=maybe file /\n",
     "FROM alpine\nCOPY --chown file /\n",

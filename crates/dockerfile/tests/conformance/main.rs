@@ -11,5 +11,6 @@ mod keys;
 mod lines;
 mod mounts;
 mod planning;
+mod platforms;
 mod scopes;
 mod stages;

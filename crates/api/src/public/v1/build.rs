@@ -78,10 +78,11 @@ pub struct BuildRequest {
     /// `--label`.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// Platform of the result; absent is that of the workers.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
-    pub platform: Option<Platform>,
+    /// Platforms of the result; none is that of the workers. Several make one image with a
+    /// manifest for each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub platforms: Vec<Platform>,
     /// `--build-context`, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub contexts: BTreeMap<String, NamedContextSource>,

@@ -16,6 +16,6 @@ pub use report::{
     StepState,
 };
 pub use sync::{
-    Abandon, AbandonReason, Assignment, ExportJob, ExportTarget, HeldPhase, HeldStage, InputReady,
-    Job, SliceInput, SliceWish, StageJob, SyncRequest, SyncResponse,
+    Abandon, AbandonReason, Assignment, ExportImage, ExportJob, ExportTarget, HeldPhase, HeldStage,
+    InputReady, Job, SliceInput, SliceWish, StageJob, SyncRequest, SyncResponse,
 };

@@ -84,10 +84,10 @@ pub struct SliceReport {
 pub struct ExportResult {
     /// Position in [`super::ExportJob::targets`].
     pub target: u32,
-    /// Digest of the manifest.
+    /// Digest of the manifest, or of the index of several.
     #[schema(value_type = String)]
     pub digest: Digest,
-    /// Digest of the configuration.
+    /// Digest of the configuration: of the first image, where there are several.
     #[schema(value_type = String)]
     pub config_digest: Digest,
     /// The uploaded archive: an object of kind `export`.

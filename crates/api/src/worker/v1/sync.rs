@@ -182,14 +182,21 @@ pub enum ExportTarget {
 /// An image to export.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ExportJob {
+    /// The images, one a platform, at least one.
+    pub images: Vec<ExportImage>,
+    /// What to make of them.
+    pub targets: Vec<ExportTarget>,
+}
+
+/// An image for one platform.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ExportImage {
     /// Layers, lowest first, those of the base included.
     #[schema(value_type = Vec<Object>)]
     pub layers: Vec<Layer>,
     /// The configuration, complete: history and diff ids included.
     #[schema(value_type = Object)]
     pub document: ImageDocument,
-    /// What to make of it.
-    pub targets: Vec<ExportTarget>,
 }
 
 /// What to do.

@@ -1,0 +1,131 @@
+//! Several plans of one file as one: what is the same in them is planned once.
+//!
+//! Each platform has its own plan. A stage that is equal in two of them (a `$BUILDPLATFORM` stage
+//! that does not ask for the target's platform, for example) is one stage of the build.
+
+use common::plan::{
+    Base, CopyFrom, Demand, ImageIndex, Mount, Op, Plan, PlannedStage, StageIndex, Step,
+};
+
+use crate::Planned;
+
+/// Puts plans together. Targets stay in the order of the plans.
+///
+/// # Panics
+/// Without any plan.
+#[expect(clippy::expect_used, reason = "documented: one plan at least")]
+pub fn merge(plans: Vec<Planned>) -> Planned {
+    let mut plans = plans.into_iter();
+    let mut merged = plans.next().expect("a plan");
+    for other in plans {
+        add(&mut merged.plan, other.plan);
+        for warning in other.warnings {
+            if !merged.warnings.contains(&warning) {
+                merged.warnings.push(warning);
+            }
+        }
+        merged.findings.extend(other.findings);
+        merged.violation = merged.violation.or(other.violation);
+    }
+    merged.findings.sort();
+    merged.findings.dedup();
+    merged.plan.stages.iter_mut().for_each(|stage| stage.demands.clear());
+    demands(&mut merged.plan.stages);
+    merged
+}
+
+fn add(plan: &mut Plan, other: Plan) {
+    let mut images = Vec::new();
+    for image in other.images {
+        let found = plan.images.iter().position(|known| *known == image);
+        let position = found.unwrap_or_else(|| {
+            plan.images.push(image);
+            plan.images.len() - 1
+        });
+        images.push(ImageIndex(index(position)));
+    }
+    let target = other.targets.first().map(|target| target.platform.to_string());
+    let mut stages: Vec<StageIndex> = Vec::new();
+    for mut stage in other.stages {
+        match &mut stage.base {
+            Base::Stage(base) => *base = stages[base.0 as usize],
+            Base::Image(image) => *image = images[image.0 as usize],
+            Base::Scratch => {}
+        }
+        for from in stage.steps.iter_mut().flat_map(sources) {
+            match from {
+                CopyFrom::Stage { stage, .. } => *stage = stages[stage.0 as usize],
+                CopyFrom::Image { image } => *image = images[image.0 as usize],
+                CopyFrom::Context | CopyFrom::NamedContext { .. } => {}
+            }
+        }
+        let found = plan.stages.iter().position(|known| is_same(known, &stage));
+        let position = found.unwrap_or_else(|| {
+            let is_taken = |known: &PlannedStage| known.label == stage.label;
+            if let Some(target) = target.as_ref().filter(|_| plan.stages.iter().any(is_taken)) {
+                stage.label = format!("{} ({target})", stage.label);
+            }
+            stage.index = StageIndex(index(plan.stages.len()));
+            plan.stages.push(stage);
+            plan.stages.len() - 1
+        });
+        stages.push(StageIndex(index(position)));
+    }
+    for mut target in other.targets {
+        target.stage = stages[target.stage.0 as usize];
+        plan.targets.push(target);
+    }
+}
+
+fn index(position: usize) -> u32 {
+    u32::try_from(position).unwrap_or(u32::MAX)
+}
+
+/// Whether two stages do the same on the same and make the same image of it.
+fn is_same(one: &PlannedStage, other: &PlannedStage) -> bool {
+    one.source_index == other.source_index
+        && one.key == other.key
+        && one.base == other.base
+        && one.platform == other.platform
+        && one.steps == other.steps
+        && one.config == other.config
+        && one.author == other.author
+        && one.history == other.history
+}
+
+fn sources(step: &mut Step) -> Vec<&mut CopyFrom> {
+    match &mut step.op {
+        Op::Copy(copy) => vec![&mut copy.from],
+        Op::Run(run) => run
+            .mounts
+            .iter_mut()
+            .filter_map(|mount| match mount {
+                Mount::Bind { from, .. } => Some(from),
+                Mount::Cache { from, .. } => from.as_mut(),
+                Mount::Tmpfs { .. } | Mount::Secret { .. } | Mount::Ssh { .. } => None,
+            })
+            .collect(),
+        Op::Workdir(_) => Vec::new(),
+    }
+}
+
+/// Tells the producers what the stages copy out of them.
+pub(crate) fn demands(stages: &mut [PlannedStage]) {
+    for consumer in 0..stages.len() {
+        let wanted: Vec<_> = stages[consumer]
+            .steps
+            .iter()
+            .flat_map(Step::input_slices)
+            .map(|(stage, selector)| (stage, selector.clone()))
+            .collect();
+        let consumer = stages[consumer].index;
+        for (stage, selector) in wanted {
+            let demands = &mut stages[stage.0 as usize].demands;
+            match demands.iter_mut().find(|demand| demand.selector == selector) {
+                Some(demand) if demand.consumers.contains(&consumer) => {}
+                Some(demand) => demand.consumers.push(consumer),
+                None => demands.push(Demand { selector, consumers: vec![consumer] }),
+            }
+        }
+    }
+}
