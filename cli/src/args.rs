@@ -86,7 +86,7 @@ pub(crate) struct Up {
     /// Where the coordinator listens; the registry and the object store use the same interface.
     #[arg(long, default_value = "127.0.0.1:7878")]
     pub(crate) listen: SocketAddr,
-    /// A file with sections [runtime], [registries.…] and [log].
+    /// A file with sections [runtime], [fetch], [registries.…] and [log].
     #[arg(long)]
     pub(crate) config: Option<PathBuf>,
 }

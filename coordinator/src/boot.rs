@@ -47,6 +47,9 @@ pub enum BootError {
     /// The registries' configuration.
     #[error(transparent)]
     Registry(#[from] registry::RegistryError),
+    /// The client of ADD.
+    #[error(transparent)]
+    Fetch(#[from] fetch::FetchError),
     /// The socket.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -100,7 +103,18 @@ impl Server {
         }
         let lost_after = Duration::from_secs(config.server.worker_lost_after_secs);
         let metrics = Metrics::new()?;
-        let app = Arc::new(App { store, objects, bus, registry, keys, vault, metrics, lost_after });
+        let fetcher = fetch::Fetcher::new(config.fetch)?;
+        let app = Arc::new(App {
+            store,
+            objects,
+            bus,
+            registry,
+            fetcher,
+            keys,
+            vault,
+            metrics,
+            lost_after,
+        });
         Ok(Self { app, listener, address })
     }
 

@@ -20,11 +20,13 @@ pub struct FarmOptions {
     pub slots: u32,
     /// A worker that has not called for this long, in seconds, is lost.
     pub lost_after_secs: u64,
+    /// Whether ADD may fetch from this machine.
+    pub fetch_private: bool,
 }
 
 impl Default for FarmOptions {
     fn default() -> Self {
-        Self { workers: 2, slots: 1, lost_after_secs: 3 }
+        Self { workers: 2, slots: 1, lost_after_secs: 3, fetch_private: false }
     }
 }
 
@@ -82,12 +84,13 @@ impl Farm {
                  worker_lost_after_secs = {}\n[database]\nurl = \"{database}\"\n\
                  [redis]\nurl = \"{}\"\n[s3]\nendpoint = \"{endpoint}\"\nbucket = \"slipway\"\n\
                  access_key = \"key\"\nsecret_key = \"secret\"\n[auth]\nkey = \"{}\"\n\
-                 [secrets]\nkey = \"{}\"\n{mirrors}",
+                 [secrets]\nkey = \"{}\"\n[fetch]\nallow_private_networks = {}\n{mirrors}",
                 address_file.display(),
                 options.lost_after_secs,
                 redis.url(),
                 "5c".repeat(32),
                 "a7".repeat(32),
+                options.fetch_private,
             ),
         )?;
         run_coordinator(&config, &["migrate"])?;
@@ -109,10 +112,12 @@ impl Farm {
                 &config,
                 format!(
                     "[worker]\nname = \"worker-{number}\"\ndata_dir = \"{}\"\nslots = {}\n\
-                     drain_secs = 5\n[coordinator]\nurl = \"{address}\"\ntoken = \"{}\"\n{mirrors}",
+                     drain_secs = 5\n[coordinator]\nurl = \"{address}\"\ntoken = \"{}\"\n\
+                     [fetch]\nallow_private_networks = {}\n{mirrors}",
                     root.join(format!("data-{number}")).display(),
                     options.slots,
                     join.trim(),
+                    options.fetch_private,
                 ),
             )?;
             workers.push(Some(start_worker(root, number)?));

@@ -3,12 +3,14 @@
 mod archive;
 mod buildkit;
 mod farm;
+mod files;
 mod image;
 mod standins;
 
 pub use archive::{ArchivedImage, Node};
 pub use buildkit::BuildKit;
 pub use farm::{Farm, FarmOptions, Ran, leftovers};
+pub use files::{WebFile, WebFiles};
 pub use image::{Image, run_image};
 pub use standins::push_base_images;
 

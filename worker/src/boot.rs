@@ -8,7 +8,7 @@ use service::lifecycle::Lifecycle;
 
 use crate::config::Config;
 use crate::content::ContentStore;
-use crate::dispatch::Worker;
+use crate::dispatch::{Outside, Worker};
 use crate::runtime::{ProbeError, Runtime};
 use crate::session;
 
@@ -24,6 +24,9 @@ pub enum BootError {
     /// The registries' configuration.
     #[error(transparent)]
     Registry(#[from] registry::RegistryError),
+    /// The client of ADD.
+    #[error(transparent)]
+    Fetch(#[from] fetch::FetchError),
 }
 
 /// Runs a worker until the lifecycle stops.
@@ -48,8 +51,15 @@ pub async fn run(config: Config, lifecycle: &Lifecycle) -> Result<(), BootError>
         registries: config.registries.clone(),
         docker_config: config.docker_config.clone(),
     })?;
+    let fetcher = fetch::Fetcher::new(config.fetch)?;
     let client = client::worker::Client::new(&config.coordinator.url, &config.coordinator.token);
-    let worker = Worker::new(id, config.worker.slots, client, registry, runtime, content);
+    let worker = Worker::new(
+        id,
+        config.worker.slots,
+        Outside { client, registry, fetcher },
+        runtime,
+        content,
+    );
     let name = config.worker.name.clone().unwrap_or_else(host_name);
     let (soft, hard) = (lifecycle.soft().clone(), lifecycle.hard().clone());
     let hand_back = {

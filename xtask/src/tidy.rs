@@ -10,9 +10,10 @@ use anyhow::{Context as _, bail};
 const MAX_LINES: usize = 800;
 
 /// What each crate of ours may use, besides crates of others: ARCHITECTURE.md.
-const MAY_USE: [(&str, &[&str]); 19] = [
+const MAY_USE: [(&str, &[&str]); 20] = [
     ("common", &[]),
     ("dockerfile", &["common"]),
+    ("fetch", &["common"]),
     ("oci", &["common"]),
     ("layer", &["common", "oci"]),
     ("registry", &["common", "oci"]),
@@ -32,6 +33,7 @@ const MAY_USE: [(&str, &[&str]); 19] = [
             "blobstore",
             "common",
             "dockerfile",
+            "fetch",
             "logbus",
             "oci",
             "registry",
@@ -39,7 +41,10 @@ const MAY_USE: [(&str, &[&str]); 19] = [
             "store",
         ],
     ),
-    ("worker", &["api", "blobstore", "client", "common", "layer", "oci", "registry", "service"]),
+    (
+        "worker",
+        &["api", "blobstore", "client", "common", "fetch", "layer", "oci", "registry", "service"],
+    ),
     (
         "cli",
         &[
@@ -48,6 +53,7 @@ const MAY_USE: [(&str, &[&str]); 19] = [
             "client",
             "common",
             "dockerfile",
+            "fetch",
             // For the farm on one machine.
             "coordinator",
             "registry",

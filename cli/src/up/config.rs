@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use blobstore::objects::S3Config;
 use coordinator::config::{AuthConfig, DatabaseConfig, SecretsConfig, ServerConfig};
+use fetch::FetchConfig;
 use registry::RegistryConfig;
 use serde::{Deserialize, Serialize};
 use service::telemetry::{LogConfig, LogFormat};
@@ -16,7 +17,7 @@ use super::keys::Keys;
 use crate::exit::CliError;
 
 /// Sections that variables can name.
-const SECTIONS: [&str; 2] = ["runtime", "log"];
+const SECTIONS: [&str; 3] = ["runtime", "fetch", "log"];
 
 /// The file of `--config`: what a farm on one machine leaves to decide.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -28,6 +29,8 @@ pub(super) struct UpConfig {
     pub(super) registries: BTreeMap<String, RegistryConfig>,
     /// Docker's `config.json` with credentials.
     pub(super) docker_config: Option<PathBuf>,
+    /// What ADD fetches.
+    pub(super) fetch: FetchConfig,
     /// Logs on the terminal.
     pub(super) log: Option<LogConfig>,
 }
@@ -68,6 +71,7 @@ impl UpConfig {
             },
             auth: AuthConfig { key: keys.auth.clone(), old_keys: Vec::new() },
             secrets: Some(SecretsConfig { key: keys.secrets.clone(), old_keys: Vec::new() }),
+            fetch: self.fetch,
             registries: self.registries.clone(),
             log: self.terminal_log(),
         }
@@ -88,6 +92,7 @@ impl UpConfig {
             runtime: self.runtime.clone(),
             registries: self.registries.clone(),
             docker_config: self.docker_config.clone(),
+            fetch: self.fetch,
             log: LogConfig::default(),
         }
     }

@@ -195,6 +195,16 @@ pub enum Remote {
     },
 }
 
+impl Remote {
+    /// Its name in a directory; the files of a repository have none.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Http { name, .. } => name,
+            Self::Git { .. } => "",
+        }
+    }
+}
+
 /// A file whose content stands in the Dockerfile.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InlineFile {

@@ -13,7 +13,7 @@ use common::outcome::Failure;
 use common::plan::Plan;
 use common::tree::Manifest;
 use common::{BuildId, Digest, FailureClass, Platform, ProjectName};
-use dockerfile::{Dockerfile, ImageFacts, NamedContext, Options, context_name};
+use dockerfile::{Dockerfile, ImageFacts, NamedContext, Options, Planned, context_name};
 use logbus::Message;
 use oci::Reference;
 use store::{ClaimedBuild, NewPlan, ObjectKey, ObjectRow};
@@ -163,7 +163,7 @@ impl App {
         let mut plans = Vec::new();
         for options in self.options(request, packs).await? {
             let images = self.images(&file, &options, request.pull).await?;
-            plans.push(file.plan(&options, &images, context.as_ref()).map_err(join)?);
+            plans.push(self.plan_file(&file, options, &images, context.as_ref()).await?);
         }
         let planned = dockerfile::merge(plans);
         if let Some(violation) = planned.violation {
@@ -179,6 +179,30 @@ impl App {
         let found = planned.findings.iter().map(ToString::to_string);
         let warnings = planned.warnings.into_iter().chain(found).collect();
         Ok(Prepared { plan: planned.plan, warnings, decided })
+    }
+
+    /// Plans for one platform, and asks servers meanwhile what they say of the files that ADD names.
+    async fn plan_file(
+        &self,
+        file: &Dockerfile,
+        mut options: Options,
+        images: &ImageFacts,
+        context: Option<&Manifest>,
+    ) -> Result<Planned, PlanError> {
+        loop {
+            let planned = file.plan(&options, images, context).map_err(join)?;
+            if planned.remotes.is_empty() {
+                return Ok(planned);
+            }
+            for need in planned.remotes {
+                let validator = self.fetcher.validator(&need.url).await.map_err(|error| {
+                    PlanError::from(file.place(error.failure(), need.lines, Some(&need.url)))
+                })?;
+                // Of what nothing is said nothing is known: it counts as new in every build.
+                let validator = validator.unwrap_or_else(|| format!("fetch {}", Uuid::new_v4()));
+                options.remotes.insert(need.url, validator);
+            }
+        }
     }
 
     /// Commands run where a worker of their platform is, or has been.

@@ -18,6 +18,7 @@ pub(crate) struct App {
     pub(crate) objects: ObjectStore,
     pub(crate) bus: Bus,
     pub(crate) registry: registry::Client,
+    pub(crate) fetcher: fetch::Fetcher,
     pub(crate) keys: KeyRing,
     /// Without it there are no secrets.
     pub(crate) vault: Option<Vault>,

@@ -5,12 +5,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use blobstore::objects::S3Config;
+use fetch::FetchConfig;
 use registry::RegistryConfig;
 use serde::{Deserialize, Serialize};
 use service::telemetry::LogConfig;
 
 /// Sections that variables can name.
-pub const SECTIONS: [&str; 7] = ["server", "database", "redis", "s3", "auth", "secrets", "log"];
+pub const SECTIONS: [&str; 8] =
+    ["server", "database", "redis", "s3", "auth", "secrets", "fetch", "log"];
 
 /// The whole configuration.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -31,6 +33,9 @@ pub struct Config {
     /// Secrets of builds; without it builds that bring secrets are refused.
     #[serde(default)]
     pub secrets: Option<SecretsConfig>,
+    /// What ADD fetches: the coordinator asks whether it has changed.
+    #[serde(default)]
+    pub fetch: FetchConfig,
     /// Registries.
     #[serde(default)]
     pub registries: BTreeMap<String, RegistryConfig>,

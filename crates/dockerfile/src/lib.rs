@@ -50,6 +50,9 @@ pub struct Options {
     pub network: Network,
     /// The surroundings of every RUN.
     pub run: RunOptions,
+    /// What the servers say of the files behind URLs that ADD names, by URL: it changes when the file
+    /// does.
+    pub remotes: BTreeMap<String, String>,
     /// What was left out of the context, for messages.
     pub ignore: Option<Arc<IgnoreFile>>,
 }
@@ -75,6 +78,7 @@ impl Options {
             contexts: BTreeMap::new(),
             network: Network::Default,
             run: RunOptions::default(),
+            remotes: BTreeMap::new(),
             ignore: None,
         }
     }
@@ -93,6 +97,15 @@ pub struct ImageNeed {
     pub hint: Option<String>,
 }
 
+/// A URL that ADD names and of which nothing is known.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RemoteNeed {
+    /// The URL, expanded.
+    pub url: String,
+    /// Who needs it.
+    pub lines: LineRange,
+}
+
 /// Images that are known, by [`ImageNeed::reference`] and [`ImageNeed::platform`].
 pub type ImageFacts = BTreeMap<(String, Platform), ResolvedImage>;
 
@@ -101,6 +114,9 @@ pub type ImageFacts = BTreeMap<(String, Platform), ResolvedImage>;
 pub struct Planned {
     /// The plan.
     pub plan: Plan,
+    /// URLs that have to be asked after, and the answers to be put into [`Options::remotes`], before
+    /// the keys of the plan are good.
+    pub remotes: Vec<RemoteNeed>,
     /// Notices, one line each.
     pub warnings: Vec<String>,
     /// What the build takes.

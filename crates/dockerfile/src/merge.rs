@@ -19,6 +19,7 @@ pub fn merge(plans: Vec<Planned>) -> Planned {
     let mut merged = plans.next().expect("a plan");
     for other in plans {
         add(&mut merged.plan, other.plan);
+        merged.remotes.extend(other.remotes);
         for warning in other.warnings {
             if !merged.warnings.contains(&warning) {
                 merged.warnings.push(warning);

@@ -18,6 +18,7 @@ use rustix::fs::{
     utimensat,
 };
 
+use crate::header::HeaderNumbers;
 use crate::{CAPABILITY_XATTR, OPAQUE_NAME, OPAQUE_XATTR, WHITEOUT_PREFIX};
 
 /// Most entries of a layer.
@@ -336,13 +337,6 @@ fn facts(entry: &mut tar::Entry<'_, impl Read>) -> io::Result<Facts> {
             }
         }
     }
-    let header = entry.header();
-    let number = |value: u64| u32::try_from(value).map_err(|_| io::Error::other("owner too big"));
-    Ok(Facts {
-        uid: number(header.uid()?)?,
-        gid: number(header.gid()?)?,
-        mode: header.mode()? & 0o7777,
-        mtime_secs: i64::try_from(header.mtime()?).unwrap_or(0),
-        capability,
-    })
+    let HeaderNumbers { uid, gid, mode, mtime_secs } = HeaderNumbers::of(entry.header())?;
+    Ok(Facts { uid, gid, mode, mtime_secs, capability })
 }

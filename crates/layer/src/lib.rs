@@ -5,9 +5,11 @@
 //! removed file, the attribute `trusted.overlay.opaque` for a replaced directory.
 
 mod extract;
+mod header;
 mod pack;
 
 pub use extract::{ExtractError, Extracted, extract};
+pub use header::HeaderNumbers;
 pub use pack::{Compression, PackError, PackedLayer, pack_upper};
 
 /// Prefix of the name that stands for a removed file.

@@ -104,8 +104,8 @@ impl Case {
         self
     }
 
-    /// Makes its context in an empty directory.
-    pub(crate) fn write(&self, directory: &Path) -> anyhow::Result<()> {
+    /// Makes its context in an empty directory. `server` is what `{server}` means in the Dockerfile.
+    pub(crate) fn write(&self, directory: &Path, server: &str) -> anyhow::Result<()> {
         let at = |name: &str| directory.join(name);
         for name in ["dir/sub", "empty", "tree/x/y", "tree/z"] {
             std::fs::create_dir_all(at(name))?;
@@ -151,7 +151,7 @@ impl Case {
                 .status()?;
             anyhow::ensure!(touched.success(), "{}: times cannot be set", self.name);
         }
-        std::fs::write(at("Dockerfile"), &self.dockerfile)?;
+        std::fs::write(at("Dockerfile"), self.dockerfile.replace("{server}", server))?;
         Ok(())
     }
 }

@@ -13,16 +13,18 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use case::{Case, Expected};
-use e2e::{ArchivedImage, BuildKit, Farm, FarmOptions};
+use e2e::{ArchivedImage, BuildKit, Farm, FarmOptions, WebFile, WebFiles};
 
 /// Cases that are built at once.
 const AT_ONCE: usize = 3;
 
 #[test]
 fn images_are_those_that_buildkit_makes() {
-    let options = FarmOptions { workers: 1, slots: 4, ..FarmOptions::default() };
+    let options =
+        FarmOptions { workers: 1, slots: 4, fetch_private: true, ..FarmOptions::default() };
     let farm = Farm::start(options).unwrap();
     let engine = BuildKit::start(farm.directory(), farm.registry()).unwrap();
+    let server = served().unwrap();
     let mut cases = cases::all();
     if let Ok(only) = std::env::var("SLIPWAY_CASE") {
         cases.retain(|case| case.name.contains(&only));
@@ -33,7 +35,7 @@ fn images_are_those_that_buildkit_makes() {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let lines = match run(&farm, &engine, case) {
+                    let lines = match run(&farm, &engine, server.address(), case) {
                         Ok(lines) => lines,
                         Err(error) => vec![format!("{error:#}")],
                     };
@@ -61,12 +63,34 @@ fn names_of_cases_are_unique_and_there_are_enough() {
     assert!(cases.len() >= 200, "{}", cases.len());
 }
 
+/// What cases find behind `{server}`.
+fn served() -> anyhow::Result<WebFiles> {
+    let server = WebFiles::start()?;
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(2);
+    header.set_mode(0o644);
+    header.set_mtime(1_000_000_000);
+    archive.append_data(&mut header, "in/archive", &b"x\n"[..])?;
+    let modified = Some("Sun, 09 Sep 2001 01:46:40 GMT".to_owned());
+    for (path, content) in [
+        ("/text.txt", b"served\n".to_vec()),
+        ("/a%20b.txt", b"blank\n".to_vec()),
+        ("/", b"root\n".to_vec()),
+        ("/t.tar", archive.into_inner()?),
+    ] {
+        let tag = Some(format!("\"{path}\""));
+        server.put(path, WebFile { content, tag, modified: modified.clone() });
+    }
+    Ok(server)
+}
+
 /// Builds a case on both sides. Gives what differs and should not.
-fn run(farm: &Farm, engine: &BuildKit, case: &Case) -> anyhow::Result<Vec<String>> {
+fn run(farm: &Farm, engine: &BuildKit, server: &str, case: &Case) -> anyhow::Result<Vec<String>> {
     let directory = tempfile::tempdir_in(farm.directory())?;
     let context = directory.path().join("context");
     std::fs::create_dir(&context)?;
-    case.write(&context)?;
+    case.write(&context, server)?;
     let (ours, theirs) = (directory.path().join("ours"), directory.path().join("theirs"));
     let here = context.display().to_string();
     let place = |argument: &String| argument.replace("{context}", &here);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use fetch::FetchConfig;
 use registry::RegistryConfig;
 use serde::{Deserialize, Serialize};
 use service::telemetry::LogConfig;
@@ -10,7 +11,7 @@ use service::telemetry::LogConfig;
 use crate::runtime::RuntimeConfig;
 
 /// Sections that variables can name.
-pub const SECTIONS: [&str; 4] = ["worker", "coordinator", "runtime", "log"];
+pub const SECTIONS: [&str; 5] = ["worker", "coordinator", "runtime", "fetch", "log"];
 
 /// The whole configuration.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -29,6 +30,9 @@ pub struct Config {
     /// Docker's `config.json` with credentials.
     #[serde(default)]
     pub docker_config: Option<PathBuf>,
+    /// What ADD fetches.
+    #[serde(default)]
+    pub fetch: FetchConfig,
     /// Logs of the program.
     #[serde(default)]
     pub log: LogConfig,

@@ -22,6 +22,7 @@ pub(crate) struct Worker {
     pub(crate) slots: u32,
     pub(crate) client: Client,
     pub(crate) registry: registry::Client,
+    pub(crate) fetcher: fetch::Fetcher,
     pub(crate) runtime: Runtime,
     pub(crate) content: ContentStore,
     /// One permit a slot.
@@ -32,22 +33,31 @@ pub(crate) struct Worker {
     held: Mutex<HashMap<Lease, Arc<Held>>>,
 }
 
+/// The clients of a worker.
+#[derive(Debug)]
+pub(crate) struct Outside {
+    pub(crate) client: Client,
+    pub(crate) registry: registry::Client,
+    pub(crate) fetcher: fetch::Fetcher,
+}
+
 impl Worker {
     /// A worker that holds nothing.
     pub(crate) fn new(
         id: WorkerId,
         slots: u32,
-        client: Client,
-        registry: registry::Client,
+        outside: Outside,
         runtime: Runtime,
         content: ContentStore,
     ) -> Arc<Self> {
+        let Outside { client, registry, fetcher } = outside;
         Arc::new(Self {
             id,
             session: SessionId(uuid::Uuid::now_v7()),
             slots,
             client,
             registry,
+            fetcher,
             runtime,
             content,
             permits: Arc::new(Semaphore::new(slots as usize)),

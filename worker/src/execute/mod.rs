@@ -5,6 +5,7 @@ mod export;
 mod failure;
 mod job;
 mod mounts;
+mod remotes;
 mod slices;
 mod sources;
 mod stage;

@@ -7,7 +7,7 @@ use api::public::v1::TimingView;
 use common::plan::{CopyFrom, CopyOp, Mount, MountOwner, RunOp, Sharing};
 use common::{Digest, Failure, FailureClass};
 
-use super::copy::{Root, copy};
+use super::copy::{CopyInputs, Root, copy};
 use super::failure::JobError;
 use super::sources::{self, Source};
 use super::stage::StageRun;
@@ -257,8 +257,11 @@ async fn fill_cache(
         let tree = tree(run, from, source, place, timing).await?;
         let op = CopyOp::new(from.clone(), vec!["/".to_owned()], "/");
         let (path, into) = (tree.path().map(Path::to_owned), first.clone());
-        let copied =
-            tokio::task::spawn_blocking(move || copy(&op, path.as_deref(), true, &into)).await?;
+        let copied = tokio::task::spawn_blocking(move || {
+            let source = path.as_deref();
+            copy(&op, CopyInputs { source, keep_owner: true, remotes: None }, &into)
+        })
+        .await?;
         copied.map_err(|error| error.failure())?;
         tokio::task::spawn_blocking(move || drop(tree)).await?;
     }

@@ -1,6 +1,6 @@
 //! One step: mount, do, unmount.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use api::public::v1::{LogStream, TimingView};
@@ -9,10 +9,10 @@ use common::resources::Resources;
 use common::{Failure, FailureClass};
 use tokio::sync::mpsc;
 
-use super::copy::{CopyError, copy, make_workdir};
+use super::copy::{CopyError, CopyInputs, copy, make_workdir};
 use super::failure::JobError;
 use super::stage::{StageRun, millis, stands_alone};
-use super::{mounts, sources};
+use super::{mounts, remotes, sources};
 use crate::rootfs::{Mount, mount_memory, mount_writable};
 use crate::runtime::{RunError, RunExit, RunRequest};
 
@@ -34,7 +34,7 @@ pub(super) async fn run_step(
     let root = mount.as_ref().map_or(upper, Mount::path).to_owned();
     let result = match &step.op {
         Op::Run(op) => run_command(run, step, op, &inputs.mounts, directory, &root).await,
-        Op::Copy(op) => copy_files(run, step, op, &inputs.source, &root).await,
+        Op::Copy(op) => copy_files(run, step, op, &inputs, &root).await,
         Op::Workdir(op) => make_directory(op.clone(), root).await,
     };
     tokio::task::spawn_blocking(move || drop((mount, inputs))).await?;
@@ -46,6 +46,8 @@ pub(super) async fn run_step(
 #[derive(Debug, Default)]
 struct Inputs {
     source: sources::Source,
+    /// What was downloaded.
+    remotes: Option<PathBuf>,
     mounts: mounts::Prepared,
 }
 
@@ -64,6 +66,14 @@ async fn inputs(
                 source = sources::prepare(run, &op.from, &op.sources, &at, timing) => source?,
                 () = cancel.cancelled() => return Err(JobError::Stopped),
             };
+            if !op.remotes.is_empty() {
+                let at = directory.join("remotes");
+                tokio::select! {
+                    done = remotes::download(run, &op.remotes, &at, timing) => done?,
+                    () = cancel.cancelled() => return Err(JobError::Stopped),
+                }
+                inputs.remotes = Some(at);
+            }
         }
         Op::Run(op) => {
             inputs.mounts = mounts::prepare(run, op, &directory.join("mounts"), timing).await?;
@@ -195,13 +205,16 @@ async fn copy_files(
     run: &StageRun<'_>,
     step: &Step,
     op: &CopyOp,
-    source: &sources::Source,
+    inputs: &Inputs,
     root: &Path,
 ) -> Result<(), JobError> {
-    let (op, root) = (op.clone(), root.to_owned());
-    let (path, keep_owner) = (source.path().map(Path::to_owned), source.keep_owner);
-    let copied =
-        tokio::task::spawn_blocking(move || copy(&op, path.as_deref(), keep_owner, &root)).await?;
+    let (op, root, keep_owner) = (op.clone(), root.to_owned(), inputs.source.keep_owner);
+    let (source, remotes) = (inputs.source.path().map(Path::to_owned), inputs.remotes.clone());
+    let copied = tokio::task::spawn_blocking(move || {
+        let (source, remotes) = (source.as_deref(), remotes.as_deref());
+        copy(&op, CopyInputs { source, keep_owner, remotes }, &root)
+    })
+    .await?;
     let stats = copied.map_err(|error: CopyError| error.failure())?;
     for warning in stats.warnings {
         run.log.line(step.number, LogStream::System, format!("warning: {warning}")).await;
@@ -209,7 +222,7 @@ async fn copy_files(
     Ok(())
 }
 
-async fn make_directory(op: WorkdirOp, root: std::path::PathBuf) -> Result<(), JobError> {
+async fn make_directory(op: WorkdirOp, root: PathBuf) -> Result<(), JobError> {
     let made = tokio::task::spawn_blocking(move || make_workdir(&op, &root)).await?;
     Ok(made.map_err(|error| error.failure())?)
 }

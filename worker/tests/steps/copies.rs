@@ -7,6 +7,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use common::plan::{CopyFrom, CopyOp, SliceSelector, StageIndex, WorkdirOp};
 use worker::execute::copy::{copy, make_workdir};
 
+use crate::sandbox::inputs_of;
+
 use crate::sandbox::{Sandbox, Trees, copy_op, every_runtime, run, write};
 
 fn facts(path: impl AsRef<std::path::Path>) -> (u32, u32, u32) {
@@ -49,7 +51,7 @@ fn owners_of_a_stage_are_kept_with_special_bits_and_sparse_names() {
     let from =
         CopyFrom::Stage { stage: StageIndex(0), selector: SliceSelector::new(vec!["/bin".into()]) };
     let op = CopyOp { from, ..copy_op(&["/bin"], "/usr/bin/") };
-    copy(&op, Some(&trees.source("")), true, &trees.rootfs("")).unwrap();
+    copy(&op, inputs_of(&trees.source(""), true), &trees.rootfs("")).unwrap();
     assert_eq!(facts(trees.rootfs("usr/bin/tool")), (0o6755, 42, 42));
     assert_eq!(facts(trees.rootfs("usr/bin/drop")), (0o1777, 43, 43));
     assert_eq!(fs::read_to_string(trees.rootfs("usr/bin").join(odd)).unwrap(), "odd");
@@ -106,7 +108,7 @@ fn a_copy_over_a_lower_layer_touches_the_upper_one_only() {
     let context = sandbox.fresh("context");
     write(context.join("conf"), "new");
     let step = sandbox.step();
-    copy(&copy_op(&["/conf"], "/way/conf"), Some(&context), false, step.mount.path()).unwrap();
+    copy(&copy_op(&["/conf"], "/way/conf"), inputs_of(&context, false), step.mount.path()).unwrap();
     sandbox.commit(step);
     let view = sandbox.view();
     assert_eq!(fs::read_to_string(view.path().join("srv/conf")).unwrap(), "new");
@@ -126,7 +128,7 @@ fn a_file_copied_out_of_a_mounted_chain_is_the_one_on_top() {
     let from =
         CopyFrom::Stage { stage: StageIndex(0), selector: SliceSelector::new(vec!["/out".into()]) };
     let op = CopyOp { from, ..copy_op(&["/out/*"], "/") };
-    let stats = copy(&op, Some(producer.path()), true, &trees.rootfs("")).unwrap();
+    let stats = copy(&op, inputs_of(producer.path(), true), &trees.rootfs("")).unwrap();
     assert_eq!((stats.files, stats.content_bytes), (1, 3));
     assert_eq!(fs::read_to_string(trees.rootfs("app")).unwrap(), "new");
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use crate::sandbox::inputs_of;
 use layer::{Compression, pack_upper};
 use worker::execute::copy::copy;
 use worker::rootfs::{mount_readonly, mount_writable};
@@ -129,7 +130,7 @@ async fn the_same_copy_makes_the_same_layer_on_any_worker() {
     let digests = [(); 2].map(|()| {
         let mut sandbox = Sandbox::plain();
         let step = sandbox.step();
-        copy(&copy_op(&["/d"], "/x"), Some(context.path()), false, step.mount.path()).unwrap();
+        copy(&copy_op(&["/d"], "/x"), inputs_of(context.path(), false), step.mount.path()).unwrap();
         sandbox.commit(step).0
     });
     assert_eq!(digests[0], digests[1]);

@@ -11,7 +11,7 @@ use common::resources::Resources;
 use layer::{Compression, PackedLayer, extract, pack_upper};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use worker::execute::copy::{CopyError, CopyStats, copy};
+use worker::execute::copy::{CopyError, CopyInputs, CopyStats, copy};
 use worker::rootfs::{Mount, mount_readonly, mount_writable};
 use worker::runtime::{
     DefaultNetwork, OutputChunk, RunError, RunExit, RunRequest, Runtime, RuntimeConfig, RuntimeKind,
@@ -228,7 +228,7 @@ impl Trees {
     }
 
     pub(crate) fn copy(&self, op: &CopyOp) -> Result<CopyStats, CopyError> {
-        copy(op, Some(&self.source("")), false, &self.rootfs(""))
+        copy(op, inputs_of(&self.source(""), false), &self.rootfs(""))
     }
 }
 
@@ -268,4 +268,9 @@ pub(crate) fn tree(root: &Path) -> Vec<String> {
     }
     lines.sort();
     lines
+}
+
+/// A copy that reads one directory.
+pub(crate) fn inputs_of(source: &Path, keep_owner: bool) -> CopyInputs<'_> {
+    CopyInputs { source: Some(source), keep_owner, remotes: None }
 }

@@ -17,7 +17,12 @@ use common::ignore::IgnoreFile;
 
 /// A copy with its words expanded.
 struct Expanded {
-    sources: Vec<String>,
+    /// All of them, for history.
+    shown: Vec<String>,
+    /// Those that are paths, with how they are written.
+    sources: Vec<(String, String)>,
+    urls: Vec<String>,
+    checksum: Option<String>,
     destination: String,
     chown: Option<String>,
     mode: Option<String>,
@@ -32,14 +37,20 @@ impl Planner<'_> {
     ) -> Result<(), Problem> {
         let words = self.copy_words(work, copy)?;
         let destination = paths::destination(&work.config.working_dir, &words.destination);
-        let source = |source: &String| {
+        let source = |(source, _): &(String, String)| {
             if copy.parents { paths::pivoted(source) } else { paths::join("/", source) }
         };
         let sources: Vec<String> = words.sources.iter().map(source).collect();
         let mut key = KeyBuilder::new();
         key.part("parent", work.key.to_string());
-        let from = self.copy_source(work, copy, &sources, &mut key)?;
+        let written: Vec<&str> = words.sources.iter().map(|(_, text)| text.as_str()).collect();
+        let from = self.copy_source(work, copy, (&sources, &written), &mut key)?;
+        let mut remotes = Vec::new();
+        for url in &words.urls {
+            remotes.push(self.http(url, words.checksum.as_deref(), spanned.lines, &mut key)?);
+        }
         let op = CopyOp {
+            remotes,
             inline: self.inline(work, copy)?,
             chown: words.chown.clone(),
             chmod: words.mode.as_deref().map(parse_mode).transpose()?,
@@ -69,21 +80,23 @@ impl Planner<'_> {
         };
         let (mode, chown, checksum) =
             (flag(&copy.chmod)?, flag(&copy.chown)?, flag(&copy.checksum)?);
-        let mut sources = Vec::new();
-        for source in &copy.sources {
-            let source = self.expand(work, source)?;
+        let (mut shown, mut sources, mut urls) = (Vec::new(), Vec::new(), Vec::new());
+        for written in &copy.sources {
+            let source = self.expand(work, written)?;
+            shown.push(source.clone());
             match source_kind(copy.is_add, &source)? {
-                SourceKind::Path => {}
-                SourceKind::Http => {
-                    return Err(Problem::unsupported("ADD of URLs").blaming(source));
-                }
+                SourceKind::Path => sources.push((source, written.clone())),
+                SourceKind::Http => urls.push(source),
                 SourceKind::Git => {
                     return Err(Problem::unsupported("ADD of git repositories").blaming(source));
                 }
             }
-            sources.push(source);
         }
-        if checksum.is_some() {
+        if checksum.is_some() && shown.len() > 1 {
+            let message = "checksum can't be specified for multiple sources";
+            return Err(Problem::new("bad-checksum", message));
+        }
+        if checksum.is_some() && urls.is_empty() {
             let message = "checksum requires HTTP(S) or Git sources";
             return Err(Problem::new("bad-checksum", message));
         }
@@ -92,7 +105,7 @@ impl Planner<'_> {
             return Err(Problem::new("bad-flag", message));
         }
         let destination = self.expand(work, &copy.destination)?;
-        Ok(Expanded { sources, destination, chown, mode })
+        Ok(Expanded { shown, sources, urls, checksum, destination, chown, mode })
     }
 
     /// A source that is not in the context may have been left out of it.
@@ -121,20 +134,21 @@ impl Planner<'_> {
         Ok(inline)
     }
 
-    /// Where the files come from, and what of it makes the key.
+    /// Where the files come from, and what of it makes the key. Sources are expanded, and beside that
+    /// as written.
     fn copy_source(
         &mut self,
         work: &Work,
         copy: &Copy,
-        sources: &[String],
+        (sources, written): (&[String], &[&str]),
         key: &mut KeyBuilder,
     ) -> Result<CopyFrom, Problem> {
         let Some(from) = &copy.from else {
-            for (source, written) in sources.iter().zip(&copy.sources) {
+            for (source, written) in sources.iter().zip(written) {
                 let searched = paths::searched(source);
                 let digest = self.context.select(&searched, &self.graph.global.budget);
                 let digest =
-                    digest.map_err(|problem| self.missing(source, problem).blaming(written))?;
+                    digest.map_err(|problem| self.missing(source, problem).blaming(*written))?;
                 key.part(format!("files {source}"), digest.to_string());
             }
             return Ok(CopyFrom::Context);
@@ -185,7 +199,7 @@ fn copy_history(copy: &Copy, words: &Expanded, op: &CopyOp) -> String {
         text.extend([" --chmod=", mode]);
     }
     let heredocs = op.inline.iter().map(|file| format!("<<{}", file.name));
-    for source in words.sources.iter().cloned().chain(heredocs) {
+    for source in words.shown.iter().cloned().chain(heredocs) {
         text.extend([" ", &source]);
     }
     text.extend([" ", words.destination.as_str(), " # buildkit"]);

@@ -13,6 +13,7 @@ mod graph;
 mod history;
 mod mounts;
 mod paths;
+mod remotes;
 mod run;
 mod scope;
 mod stage;

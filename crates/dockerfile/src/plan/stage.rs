@@ -21,7 +21,7 @@ use crate::diagnostic::Problem;
 use crate::expand;
 use crate::instruction::{Instruction, Spanned};
 use crate::merge::demands;
-use crate::{Dockerfile, ImageFacts, NamedContext, Options};
+use crate::{Dockerfile, ImageFacts, NamedContext, Options, RemoteNeed};
 
 /// `PATH` of an image that starts from nothing, as BuildKit sets it.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -41,6 +41,8 @@ pub(crate) struct Planner<'a> {
     pub(super) variables: Vec<Variables>,
     /// What the build checks find on the way.
     pub(super) checks: Checks,
+    /// URLs of which nothing is known.
+    pub(super) remotes: Vec<RemoteNeed>,
 }
 
 /// One of the two expansions.
@@ -70,7 +72,7 @@ impl<'a> Planner<'a> {
         let (images, stages, variables) = (Vec::new(), Vec::new(), Vec::new());
         let context = Context::new(files);
         let named = BTreeMap::new();
-        let checks = Checks::default();
+        let (checks, remotes) = (Checks::default(), Vec::new());
         Self {
             file,
             options,
@@ -83,6 +85,7 @@ impl<'a> Planner<'a> {
             stages,
             variables,
             checks,
+            remotes,
         }
     }
 

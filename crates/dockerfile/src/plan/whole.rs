@@ -66,6 +66,7 @@ pub(crate) fn plan(
     let mut findings = file.findings.clone();
     findings.extend(of_froms(file, options, &graph.global));
     let outline = file.outline(options, &graph, &planner.stages, &planner.variables);
+    let remotes = std::mem::take(&mut planner.remotes);
     let (stages, images, consumed, found) = planner.finish();
     findings.extend(found);
     let findings = config.filter(findings, &file.comments);
@@ -79,7 +80,14 @@ pub(crate) fn plan(
     let target = StageIndex(u32::try_from(stages.len() - 1).unwrap_or(0));
     let targets = vec![PlanTarget { stage: target, platform: options.platform.clone() }];
     let plan = Plan { stages, targets, images };
-    Ok(Outcome::Planned(Box::new(Planned { plan, warnings, outline, findings, violation })))
+    Ok(Outcome::Planned(Box::new(Planned {
+        plan,
+        remotes,
+        warnings,
+        outline,
+        findings,
+        violation,
+    })))
 }
 
 /// Which checks count: a build argument wins over the directive.

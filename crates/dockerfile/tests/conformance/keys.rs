@@ -171,3 +171,23 @@ fn the_parts_of_a_key_say_what_changed() {
     assert!(before.name.contains("VERSION"));
     assert_eq!((before.value.as_str(), after.value.as_str()), ("1", "2"));
 }
+
+#[test]
+fn a_file_behind_a_url_is_what_its_server_or_checksum_says() {
+    let key = |text: &str, said: &str| {
+        let mut planning = Planning::new(&format!("FROM a\n{text}"));
+        planning.options.remotes.insert("https://x.test/f".into(), said.into());
+        planning.options.remotes.insert("https://y.test/f".into(), said.into());
+        let planned = planning.run().unwrap();
+        assert!(planned.remotes.is_empty());
+        planned.plan.stages[0].key
+    };
+    let add = "ADD https://x.test/f /";
+    assert_eq!(key(add, "etag 1"), key(add, "etag 1"));
+    assert_ne!(key(add, "etag 1"), key(add, "etag 2"));
+    assert_ne!(key(add, "etag 1"), key("ADD https://y.test/f /", "etag 1"));
+    // A checksum says all: neither what the server says nor where it is counts.
+    let sum = format!("--checksum={}", Digest::of(b"x"));
+    let summed = |host: &str, said| key(&format!("ADD {sum} https://{host}/f /"), said);
+    assert_eq!(summed("x.test", "etag 1"), summed("y.test", "etag 2"));
+}

@@ -164,8 +164,6 @@ fn steps_are_numbered_behind_from_and_match_history() {
 #[test]
 fn what_is_not_built_yet_is_refused_by_its_name() {
     for (line, name) in [
-        ("ADD https://x.test/y /x", "ADD of URLs"),
-        ("ADD --checksum=sha256:0 https://x.test/y /x", "ADD of URLs"),
         ("ADD --keep-git-dir https://x.test/y.git /x", "ADD of git repositories"),
         ("ADD git@x.test:y/z.git /x", "ADD of git repositories"),
     ] {

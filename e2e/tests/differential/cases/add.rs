@@ -3,6 +3,49 @@
 use crate::case::{Case, case};
 
 pub(crate) fn cases() -> Vec<Case> {
+    [archives(), urls()].concat()
+}
+
+fn urls() -> Vec<Case> {
+    let text = "7a8ea1ddaa3ba6ca0ce5a7ae5ce09b1e3ea2f2c8f9b6f1ef1d8f9a7d1d7d2d9b";
+    let with_sum =
+        |sum: &str| format!("FROM alpine\nADD --checksum=sha256:{sum} {{server}}/text.txt /x\n");
+    let sum = common::Digest::of(b"served\n").to_string();
+    vec![
+        case("add-a-url", "D6", "FROM scratch\nADD {server}/text.txt /x\n").with_times(),
+        case("add-a-url-to-a-directory", "D6", "FROM scratch\nADD {server}/text.txt /d/\n"),
+        case(
+            "add-a-url-to-an-existing-directory",
+            "D6",
+            "FROM alpine\nRUN mkdir /d\nADD {server}/text.txt /d\n",
+        ),
+        case("add-a-url-without-a-name", "D6", "FROM scratch\nADD {server}/ /d/\n"),
+        case("add-a-url-with-a-blank", "D6", "FROM scratch\nADD {server}/a%20b.txt /d/\n"),
+        case("add-a-url-with-a-query", "D6", "FROM scratch\nADD {server}/text.txt?x=1 /d/\n"),
+        case("archive-behind-a-url-stays", "D6", "FROM scratch\nADD {server}/t.tar /d/\n"),
+        case(
+            "archive-behind-a-url-unpacked",
+            "D6",
+            "FROM scratch\nADD --unpack=true {server}/t.tar /d/\n",
+        )
+        .ours("the flag came with 1.17", &["d/in/archive file 644 0:0 x", "!d/t.tar"]),
+        case(
+            "owner-and-mode-of-a-url",
+            "D6",
+            "FROM scratch\nADD --chown=3:4 --chmod=0755 {server}/text.txt /d/x\n",
+        ),
+        case("url-in-a-variable", "D6", "FROM scratch\nARG U={server}\nADD $U/text.txt /x\n"),
+        case("url-and-files", "D6", "FROM scratch\nADD a.txt {server}/text.txt b.txt /d/\n"),
+        case("checksum-of-a-url", "D8", &with_sum(sum.trim_start_matches("sha256:"))),
+        case("wrong-checksum", "D8", &with_sum(text)).fails(2, "digest mismatch"),
+        case("bad-checksum", "D8", &with_sum("12")).fails(2, "invalid checksum digest format"),
+        case("checksum-of-a-file", "D8", "FROM scratch\nADD --checksum=sha256:00 a.txt /\n")
+            .fails(2, "checksum requires HTTP(S) or Git sources"),
+        case("url-that-is-not-there", "D6", "FROM scratch\nADD {server}/none /x\n").fails(2, "404"),
+    ]
+}
+
+fn archives() -> Vec<Case> {
     vec![
         case("add-a-file", "1.4", "FROM alpine\nADD a.txt /x\n"),
         case("add-a-directory", "1.4", "FROM alpine\nADD dir /d/\n"),

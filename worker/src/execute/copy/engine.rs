@@ -80,20 +80,27 @@ pub(super) struct Copy<'a> {
     pub(super) target: Root,
     pub(super) stats: CopyStats,
     exclude: Option<IgnoreFile>,
+    /// Whether archives among the sources are unpacked.
+    unpacks: bool,
     op: &'a CopyOp,
 }
 
-/// Runs a COPY or ADD into the root file system at `rootfs`. `source` is the directory that stands
-/// for context, stage or image; none is an empty one. With `keep_owner` entries keep their owner,
-/// without they are root's.
+/// What a copy reads.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CopyInputs<'a> {
+    /// The directory that stands for context, stage or image; none is an empty one.
+    pub source: Option<&'a Path>,
+    /// Whether its entries keep their owner; without, they are root's.
+    pub keep_owner: bool,
+    /// The directory of what was downloaded: `0/<name>`, `1/<name>`, by position in the operation.
+    pub remotes: Option<&'a Path>,
+}
+
+/// Runs a COPY or ADD into the root file system at `rootfs`.
 ///
 /// For `--link` the root file system is an empty directory: the copy is a layer by itself.
-pub fn copy(
-    op: &CopyOp,
-    source: Option<&Path>,
-    keep_owner: bool,
-    rootfs: &Path,
-) -> Result<CopyStats, CopyError> {
+pub fn copy(op: &CopyOp, inputs: CopyInputs<'_>, rootfs: &Path) -> Result<CopyStats, CopyError> {
+    let CopyInputs { source, keep_owner, remotes } = inputs;
     let target = Root::open(rootfs).map_err(|error| CopyError::io("/", error))?;
     let mut stats = CopyStats::default();
     let owner = match op.chown.as_deref() {
@@ -108,7 +115,8 @@ pub fn copy(
         None => None,
     };
     let rules = Rules { owner, keep_owner, mode: ModeRule::new(op.chmod.as_ref())? };
-    let mut copy = Copy { rules, target, stats, exclude: excludes(op)?, op };
+    let unpacks = op.unpack != Unpack::Never;
+    let mut copy = Copy { rules, target, stats, exclude: excludes(op)?, unpacks, op };
     for pattern in &op.sources {
         let (pattern, pivot) =
             if op.parents { parents::pivot(pattern) } else { (pattern.clone(), 0) };
@@ -142,6 +150,14 @@ pub fn copy(
                 copy.one_source(&source, &path)?;
             }
         }
+    }
+    copy.unpacks = op.unpack == Unpack::All;
+    for (number, remote) in op.remotes.iter().enumerate() {
+        let name = remote.name();
+        let fail = |error| CopyError::io(name, error);
+        let directory = remotes.ok_or_else(|| fail(io::ErrorKind::NotFound.into()))?;
+        let source = Root::open(&directory.join(number.to_string())).map_err(fail)?;
+        copy.one_source(&source, name.as_bytes())?;
     }
     for file in &op.inline {
         copy.inline_file(file)?;
@@ -201,7 +217,7 @@ impl Copy<'_> {
         let directory = source
             .open_with(parent, OFlags::RDONLY | OFlags::DIRECTORY)
             .map_err(|error| fail(error.into()))?;
-        if self.op.unpack != Unpack::Never
+        if self.unpacks
             && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
             && let Some(archive) = unpack::recognise(|| open_regular(&directory, name), &shown)?
         {

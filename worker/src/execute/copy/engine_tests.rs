@@ -40,7 +40,13 @@ impl Trees {
     }
 
     fn copy(&self, op: &CopyOp) -> Result<CopyStats, CopyError> {
-        copy(op, Some(&self.source()), false, &self.rootfs())
+        self.copy_with(op, false)
+    }
+
+    fn copy_with(&self, op: &CopyOp, keep_owner: bool) -> Result<CopyStats, CopyError> {
+        let source = self.source();
+        let inputs = CopyInputs { source: Some(&source), keep_owner, remotes: None };
+        copy(op, inputs, &self.rootfs())
     }
 
     fn read(&self, path: &str) -> String {
@@ -152,7 +158,7 @@ fn owners_and_modes_follow_chown_and_chmod() {
         let found = fs::metadata(trees.rootfs().join(path)).unwrap();
         assert_eq!((found.uid(), found.gid(), found.mode() & 0o7777), (5, 6, 0o640), "{path}");
     }
-    copy(&op(&["/d"], "/kept"), Some(&trees.source()), true, &trees.rootfs()).unwrap();
+    trees.copy_with(&op(&["/d"], "/kept"), true).unwrap();
     assert_eq!(fs::metadata(trees.rootfs().join("kept/a")).unwrap().uid(), 7);
 }
 

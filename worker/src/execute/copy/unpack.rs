@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::os::fd::OwnedFd;
 
+use layer::HeaderNumbers;
 use rustix::fs::{FileType, Timespec};
 
 use super::destination::ensure;
@@ -209,12 +210,8 @@ fn capability(entry: &mut tar::Entry<'_, Archive>) -> io::Result<Option<Vec<u8>>
 
 /// Owner and mode of an entry: `--chown` counts for what an archive holds, `--chmod` does not.
 fn metadata_of(copy: &Copy<'_>, header: &tar::Header) -> io::Result<Metadata> {
-    let number = |value: u64| u32::try_from(value).map_err(|_| io::Error::other("owner too big"));
-    let found = Metadata {
-        uid: number(header.uid()?)?,
-        gid: number(header.gid()?)?,
-        mode: header.mode()? & 0o7777,
-        modified: Timespec { tv_sec: i64::try_from(header.mtime()?).unwrap_or(0), tv_nsec: 0 },
-    };
+    let HeaderNumbers { uid, gid, mode, mtime_secs } = HeaderNumbers::of(header)?;
+    let modified = Timespec { tv_sec: mtime_secs, tv_nsec: 0 };
+    let found = Metadata { uid, gid, mode, modified };
     Ok(copy.rules.apply_to_unpacked(found))
 }

@@ -1,0 +1,11 @@
+//! Downloads of addresses that a Dockerfile names.
+//!
+//! The address is a stranger's: where the operator does not allow it, nothing of the farm's own
+//! networks is reached, whatever names and redirects say; sizes and times are bounded.
+
+mod address;
+mod error;
+mod fetcher;
+
+pub use error::FetchError;
+pub use fetcher::{Downloaded, FetchConfig, Fetcher};
