@@ -5,6 +5,7 @@ mod buildkit;
 mod farm;
 mod files;
 mod image;
+mod repository;
 mod standins;
 
 pub use archive::{ArchivedImage, Node};
@@ -12,6 +13,7 @@ pub use buildkit::BuildKit;
 pub use farm::{Farm, FarmOptions, Ran, leftovers};
 pub use files::{WebFile, WebFiles};
 pub use image::{Image, run_image};
+pub use repository::GitServer;
 pub use standins::push_base_images;
 
 use std::path::PathBuf;

@@ -55,10 +55,10 @@ const CASES: [Case; 8] = [
         message: &["cannot reach the registry 127.0.0.1:1", "check the address"],
     },
     Case {
-        dockerfile: "FROM alpine\nADD https://example.com/x.git /\n",
+        dockerfile: "FROM alpine\nADD git@example.com:x.git /\n",
         arguments: &[],
         code: 1,
-        message: &["ADD of git repositories is not supported yet", "Dockerfile:2"],
+        message: &["repositories over ssh need an SSH agent", "Dockerfile:2"],
     },
 ];
 

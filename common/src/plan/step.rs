@@ -196,11 +196,12 @@ pub enum Remote {
 }
 
 impl Remote {
-    /// Its name in a directory; the files of a repository have none.
-    pub fn name(&self) -> &str {
+    /// Where what is copied lies within what was fetched: a file by its name, a directory of a
+    /// repository; all of a repository has none.
+    pub fn path(&self) -> &str {
         match self {
             Self::Http { name, .. } => name,
-            Self::Git { .. } => "",
+            Self::Git { subdirectory, .. } => subdirectory.as_deref().unwrap_or(""),
         }
     }
 }

@@ -13,7 +13,10 @@ use common::outcome::Failure;
 use common::plan::Plan;
 use common::tree::Manifest;
 use common::{BuildId, Digest, FailureClass, Platform, ProjectName};
-use dockerfile::{Dockerfile, ImageFacts, NamedContext, Options, Planned, context_name};
+use dockerfile::{
+    Dockerfile, ImageFacts, NamedContext, Options, Planned, RemoteKind, RemoteNeed, context_name,
+};
+use fetch::FetchError;
 use logbus::Message;
 use oci::Reference;
 use store::{ClaimedBuild, NewPlan, ObjectKey, ObjectRow};
@@ -195,12 +198,23 @@ impl App {
                 return Ok(planned);
             }
             for need in planned.remotes {
-                let validator = self.fetcher.validator(&need.url).await.map_err(|error| {
+                let answer = self.ask_remote(&need).await.map_err(|error| {
                     PlanError::from(file.place(error.failure(), need.lines, Some(&need.url)))
                 })?;
+                options.remotes.insert((need.kind, need.url), answer);
+            }
+        }
+    }
+
+    async fn ask_remote(&self, need: &RemoteNeed) -> Result<String, FetchError> {
+        match &need.kind {
+            RemoteKind::Repository(reference) => {
+                self.fetcher.commit_of(&need.url, reference.as_deref()).await
+            }
+            RemoteKind::File => {
+                let validator = self.fetcher.validator(&need.url).await?;
                 // Of what nothing is said nothing is known: it counts as new in every build.
-                let validator = validator.unwrap_or_else(|| format!("fetch {}", Uuid::new_v4()));
-                options.remotes.insert(need.url, validator);
+                Ok(validator.unwrap_or_else(|| format!("fetch {}", Uuid::new_v4())))
             }
         }
     }

@@ -12,6 +12,7 @@ mod expand;
 mod instruction;
 mod merge;
 mod plan;
+mod repository;
 mod source;
 mod stages;
 
@@ -50,9 +51,8 @@ pub struct Options {
     pub network: Network,
     /// The surroundings of every RUN.
     pub run: RunOptions,
-    /// What the servers say of the files behind URLs that ADD names, by URL: it changes when the file
-    /// does.
-    pub remotes: BTreeMap<String, String>,
+    /// What the servers say of what ADD names.
+    pub remotes: RemoteFacts,
     /// What was left out of the context, for messages.
     pub ignore: Option<Arc<IgnoreFile>>,
 }
@@ -97,14 +97,28 @@ pub struct ImageNeed {
     pub hint: Option<String>,
 }
 
-/// A URL that ADD names and of which nothing is known.
+/// Something that ADD names and of which nothing is known.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RemoteNeed {
+    /// What it is.
+    pub kind: RemoteKind,
     /// The URL, expanded.
     pub url: String,
     /// Who needs it.
     pub lines: LineRange,
 }
+
+/// What is behind a URL.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RemoteKind {
+    /// A file: asked for is what changes when the file does.
+    File,
+    /// A repository: asked for is the commit that this branch or tag is at, or the default branch.
+    Repository(Option<String>),
+}
+
+/// Answers to [`RemoteNeed`]s, by kind and URL.
+pub type RemoteFacts = BTreeMap<(RemoteKind, String), String>;
 
 /// Images that are known, by [`ImageNeed::reference`] and [`ImageNeed::platform`].
 pub type ImageFacts = BTreeMap<(String, Platform), ResolvedImage>;

@@ -48,7 +48,7 @@ impl Default for FetchConfig {
 #[derive(Debug, Clone)]
 pub struct Fetcher {
     http: reqwest::Client,
-    config: FetchConfig,
+    pub(crate) config: FetchConfig,
 }
 
 /// A file that has arrived.

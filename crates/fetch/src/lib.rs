@@ -6,6 +6,8 @@
 mod address;
 mod error;
 mod fetcher;
+mod git;
 
 pub use error::FetchError;
 pub use fetcher::{Downloaded, FetchConfig, Fetcher};
+pub use git::Checkout;

@@ -104,8 +104,9 @@ impl Case {
         self
     }
 
-    /// Makes its context in an empty directory. `server` is what `{server}` means in the Dockerfile.
-    pub(crate) fn write(&self, directory: &Path, server: &str) -> anyhow::Result<()> {
+    /// Makes its context in an empty directory. `places` is what words in braces stand for
+    /// in the Dockerfile.
+    pub(crate) fn write(&self, directory: &Path, places: &[(&str, &str)]) -> anyhow::Result<()> {
         let at = |name: &str| directory.join(name);
         for name in ["dir/sub", "empty", "tree/x/y", "tree/z"] {
             std::fs::create_dir_all(at(name))?;
@@ -151,7 +152,11 @@ impl Case {
                 .status()?;
             anyhow::ensure!(touched.success(), "{}: times cannot be set", self.name);
         }
-        std::fs::write(at("Dockerfile"), self.dockerfile.replace("{server}", server))?;
+        let mut dockerfile = self.dockerfile.clone();
+        for (word, place) in places {
+            dockerfile = dockerfile.replace(word, place);
+        }
+        std::fs::write(at("Dockerfile"), dockerfile)?;
         Ok(())
     }
 }

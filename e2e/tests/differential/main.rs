@@ -13,7 +13,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use case::{Case, Expected};
-use e2e::{ArchivedImage, BuildKit, Farm, FarmOptions, WebFile, WebFiles};
+use e2e::{ArchivedImage, BuildKit, Farm, FarmOptions, GitServer, WebFile, WebFiles};
 
 /// Cases that are built at once.
 const AT_ONCE: usize = 3;
@@ -24,7 +24,12 @@ fn images_are_those_that_buildkit_makes() {
         FarmOptions { workers: 1, slots: 4, fetch_private: true, ..FarmOptions::default() };
     let farm = Farm::start(options).unwrap();
     let engine = BuildKit::start(farm.directory(), farm.registry()).unwrap();
-    let server = served().unwrap();
+    let (server, repositories) = (served().unwrap(), GitServer::start(farm.directory()).unwrap());
+    let places = [
+        ("{server}", server.address()),
+        ("{git}", repositories.address()),
+        ("{commit}", repositories.commit()),
+    ];
     let mut cases = cases::all();
     if let Ok(only) = std::env::var("SLIPWAY_CASE") {
         cases.retain(|case| case.name.contains(&only));
@@ -35,7 +40,7 @@ fn images_are_those_that_buildkit_makes() {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let lines = match run(&farm, &engine, server.address(), case) {
+                    let lines = match run(&farm, &engine, &places, case) {
                         Ok(lines) => lines,
                         Err(error) => vec![format!("{error:#}")],
                     };
@@ -51,7 +56,7 @@ fn images_are_those_that_buildkit_makes() {
     let failures = failures.into_inner().unwrap();
     println!("{} cases, {} of them with differences", cases.len(), failures.len());
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
-    drop(engine);
+    drop((engine, repositories));
     assert_eq!(farm.stop_and_list_leftovers().unwrap(), Vec::<String>::new());
 }
 
@@ -62,6 +67,9 @@ fn names_of_cases_are_unique_and_there_are_enough() {
     assert_eq!(names.len(), cases.len());
     assert!(cases.len() >= 200, "{}", cases.len());
 }
+
+/// What words in braces stand for.
+type Places<'a> = [(&'a str, &'a str)];
 
 /// What cases find behind `{server}`.
 fn served() -> anyhow::Result<WebFiles> {
@@ -86,11 +94,16 @@ fn served() -> anyhow::Result<WebFiles> {
 }
 
 /// Builds a case on both sides. Gives what differs and should not.
-fn run(farm: &Farm, engine: &BuildKit, server: &str, case: &Case) -> anyhow::Result<Vec<String>> {
+fn run(
+    farm: &Farm,
+    engine: &BuildKit,
+    places: &Places<'_>,
+    case: &Case,
+) -> anyhow::Result<Vec<String>> {
     let directory = tempfile::tempdir_in(farm.directory())?;
     let context = directory.path().join("context");
     std::fs::create_dir(&context)?;
-    case.write(&context, server)?;
+    case.write(&context, places)?;
     let (ours, theirs) = (directory.path().join("ours"), directory.path().join("theirs"));
     let here = context.display().to_string();
     let place = |argument: &String| argument.replace("{context}", &here);

@@ -8,15 +8,13 @@ use crate::cases;
 const RULES: &str = include_str!("../../../docs/dockerfile-rules.md");
 
 /// Rules without a case here: what two images side by side cannot show, and what is not built yet.
-const ELSEWHERE: [(&str, &str); 32] = [
+const ELSEWHERE: [(&str, &str); 30] = [
     ("A5", "crates/dockerfile, source: other places of the syntax directive"),
     ("A24", "crates/dockerfile, tests/conformance/lines.rs"),
     ("A25", "crates/dockerfile, tests/conformance/checks.rs"),
     ("B13", "e2e/tests/platforms.rs"),
     ("C30", "crates/blobstore: contexts travel by content"),
     ("D7", "e2e/tests/remotes.rs"),
-    ("D9", "ADD of git: not built"),
-    ("D10", "ADD of git: not built"),
     ("E16", "e2e/tests/flags.rs"),
     ("E20", "crates/dockerfile, tests/conformance/mounts.rs"),
     ("F5", "worker, the layer writer sees what overlayfs wrote and compares nothing"),

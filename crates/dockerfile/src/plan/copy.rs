@@ -21,7 +21,8 @@ struct Expanded {
     shown: Vec<String>,
     /// Those that are paths, with how they are written.
     sources: Vec<(String, String)>,
-    urls: Vec<String>,
+    /// URLs, and whether each is a repository.
+    urls: Vec<(String, bool)>,
     checksum: Option<String>,
     destination: String,
     chown: Option<String>,
@@ -46,8 +47,13 @@ impl Planner<'_> {
         let written: Vec<&str> = words.sources.iter().map(|(_, text)| text.as_str()).collect();
         let from = self.copy_source(work, copy, (&sources, &written), &mut key)?;
         let mut remotes = Vec::new();
-        for url in &words.urls {
-            remotes.push(self.http(url, words.checksum.as_deref(), spanned.lines, &mut key)?);
+        let (checksum, lines) = (words.checksum.as_deref(), spanned.lines);
+        for (url, is_repository) in &words.urls {
+            remotes.push(if *is_repository {
+                self.repository(url, (checksum, copy.keep_git_dir), lines, &mut key)?
+            } else {
+                self.http(url, checksum, lines, &mut key)?
+            });
         }
         let op = CopyOp {
             remotes,
@@ -86,10 +92,8 @@ impl Planner<'_> {
             shown.push(source.clone());
             match source_kind(copy.is_add, &source)? {
                 SourceKind::Path => sources.push((source, written.clone())),
-                SourceKind::Http => urls.push(source),
-                SourceKind::Git => {
-                    return Err(Problem::unsupported("ADD of git repositories").blaming(source));
-                }
+                SourceKind::Http => urls.push((source, false)),
+                SourceKind::Git => urls.push((source, true)),
             }
         }
         if checksum.is_some() && shown.len() > 1 {
@@ -99,10 +103,6 @@ impl Planner<'_> {
         if checksum.is_some() && urls.is_empty() {
             let message = "checksum requires HTTP(S) or Git sources";
             return Err(Problem::new("bad-checksum", message));
-        }
-        if copy.keep_git_dir == Some(true) {
-            let message = "keep-git-dir requires a git source";
-            return Err(Problem::new("bad-flag", message));
         }
         let destination = self.expand(work, &copy.destination)?;
         Ok(Expanded { shown, sources, urls, checksum, destination, chown, mode })

@@ -2,6 +2,7 @@
 
 use common::Digest;
 use common::tree::{EntryKind, Manifest};
+use dockerfile::RemoteKind;
 
 use crate::planning::{Planning, add, file, link, put, tree};
 
@@ -176,8 +177,9 @@ fn the_parts_of_a_key_say_what_changed() {
 fn a_file_behind_a_url_is_what_its_server_or_checksum_says() {
     let key = |text: &str, said: &str| {
         let mut planning = Planning::new(&format!("FROM a\n{text}"));
-        planning.options.remotes.insert("https://x.test/f".into(), said.into());
-        planning.options.remotes.insert("https://y.test/f".into(), said.into());
+        for url in ["https://x.test/f", "https://y.test/f"] {
+            planning.options.remotes.insert((RemoteKind::File, url.into()), said.into());
+        }
         let planned = planning.run().unwrap();
         assert!(planned.remotes.is_empty());
         planned.plan.stages[0].key

@@ -164,8 +164,8 @@ fn steps_are_numbered_behind_from_and_match_history() {
 #[test]
 fn what_is_not_built_yet_is_refused_by_its_name() {
     for (line, name) in [
-        ("ADD --keep-git-dir https://x.test/y.git /x", "ADD of git repositories"),
-        ("ADD git@x.test:y/z.git /x", "ADD of git repositories"),
+        ("ADD --keep-git-dir ssh://git@x.test/y.git /x", "repositories over ssh"),
+        ("ADD git@x.test:y/z.git /x", "repositories over ssh"),
     ] {
         let failure = Planning::new(&format!("FROM a\nRUN x\n{line}")).failures().remove(0);
         assert_eq!(

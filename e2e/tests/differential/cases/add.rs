@@ -3,7 +3,7 @@
 use crate::case::{Case, case};
 
 pub(crate) fn cases() -> Vec<Case> {
-    [archives(), urls()].concat()
+    [archives(), urls(), repositories()].concat()
 }
 
 fn urls() -> Vec<Case> {
@@ -42,6 +42,74 @@ fn urls() -> Vec<Case> {
         case("checksum-of-a-file", "D8", "FROM scratch\nADD --checksum=sha256:00 a.txt /\n")
             .fails(2, "checksum requires HTTP(S) or Git sources"),
         case("url-that-is-not-there", "D6", "FROM scratch\nADD {server}/none /x\n").fails(2, "404"),
+    ]
+}
+
+fn repositories() -> Vec<Case> {
+    let query = |name, query: &str, files| {
+        case(name, "D9", &format!("FROM scratch\nADD {{git}}/app.git?{query} /d/\n"))
+            .ours("queries came with 1.16", files)
+    };
+    vec![
+        case("add-a-repository", "D9", "FROM scratch\nADD {git}/app.git /d/\n"),
+        case(
+            "modes-of-a-repository",
+            "D10",
+            "FROM alpine\nADD {git}/app.git /d\nRUN ls -l /d/run | cut -c1-10 > /x\n",
+        ),
+        case("branch-of-a-repository", "D9", "FROM scratch\nADD {git}/app.git#next /d/\n"),
+        case("tag-of-a-repository", "D9", "FROM scratch\nADD {git}/app.git#v1 /d/\n"),
+        case("commit-of-a-repository", "D9", "FROM scratch\nADD {git}/app.git#{commit} /d/\n"),
+        case("directory-of-a-repository", "D9", "FROM scratch\nADD {git}/app.git#main:dir /d/\n"),
+        case("owner-of-a-repository", "D9", "FROM scratch\nADD --chown=3:4 {git}/app.git#v1 /d/\n"),
+        case(
+            "repository-into-an-existing-directory",
+            "D9",
+            "FROM alpine\nRUN mkdir /d && echo old > /d/top\nADD {git}/app.git#v1 /d\n",
+        ),
+        case(
+            "repository-with-git-directory",
+            "D9",
+            "FROM scratch\nADD --keep-git-dir=true {git}/app.git#v1 /d/\n",
+        )
+        .ours(
+            "no two checkouts have the same .git",
+            &["d/.git directory 755 0:0", "d/top file 644 0:0 top"],
+        ),
+        case("submodules-of-a-repository", "D9", "FROM scratch\nADD {git}/parent.git /d/\n")
+            .differs("file d/lib/.git", "a link to a directory that is not there"),
+        case(
+            "repository-without-submodules",
+            "D9",
+            "FROM scratch\nADD {git}/parent.git?submodules=0 /d/\n",
+        )
+        .ours("queries came with 1.16", &["d/parent.txt file 644 0:0 parent", "!d/lib/lib.txt"]),
+        query("branch-in-a-query", "branch=next", &["d/next file 644 0:0 next", "!d/.git"]),
+        query("directory-in-a-query", "tag=v1&subdir=dir", &["d/file file 644 0:0 one", "!d/top"]),
+        query("git-directory-in-a-query", "tag=v1&keep-git-dir=1", &["d/.git directory 755 0:0"]),
+        case(
+            "checksum-of-a-repository",
+            "D9",
+            "FROM scratch\nADD --checksum={commit} {git}/app.git#main /d/\n",
+        )
+        .ours("the flag came to repositories later", &["d/top file 644 0:0 top"]),
+        case(
+            "other-checksum-of-a-repository",
+            "D9",
+            "FROM scratch\nADD --checksum=abcdef {git}/app.git#main /d/\n",
+        )
+        .fails(2, "expected checksum to match abcdef"),
+        case("reference-that-is-not-there", "D9", "FROM scratch\nADD {git}/app.git#none /d/\n")
+            .fails(2, "does not contain ref none"),
+        case("repository-that-is-not-there", "D9", "FROM scratch\nADD {git}/none.git /d/\n")
+            .fails(2, "none.git"),
+        case(
+            "directory-that-is-not-there",
+            "D9",
+            "FROM scratch\nADD {git}/app.git#main:none /d/\n",
+        )
+        .fails(2, "none"),
+        case("git-directory-of-a-file", "D9", "FROM scratch\nADD --keep-git-dir=true a.txt /d/\n"),
     ]
 }
 

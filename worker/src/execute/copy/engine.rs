@@ -153,11 +153,15 @@ pub fn copy(op: &CopyOp, inputs: CopyInputs<'_>, rootfs: &Path) -> Result<CopySt
     }
     copy.unpacks = op.unpack == Unpack::All;
     for (number, remote) in op.remotes.iter().enumerate() {
-        let name = remote.name();
-        let fail = |error| CopyError::io(name, error);
+        let path = remote.path();
+        let fail = |error| CopyError::io(path, error);
         let directory = remotes.ok_or_else(|| fail(io::ErrorKind::NotFound.into()))?;
         let source = Root::open(&directory.join(number.to_string())).map_err(fail)?;
-        copy.one_source(&source, name.as_bytes())?;
+        if source.open_with(path.as_bytes(), OFlags::PATH).is_err() {
+            let path = format!("/{path}");
+            return Err(CopyError::MissingSource { path, from: "repository" });
+        }
+        copy.one_source(&source, path.as_bytes())?;
     }
     for file in &op.inline {
         copy.inline_file(file)?;
