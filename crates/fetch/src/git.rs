@@ -174,9 +174,10 @@ async fn submodules(url: &str, place: &Path) -> Result<Vec<(PathBuf, String, Str
     for link in links.split('\0').filter_map(|line| line.strip_prefix("160000 commit ")) {
         let Some((commit, path)) = link.split_once('\t') else { continue };
         let Some(address) = address_of(&settings, path) else { continue };
-        let address = match address.starts_with("./") || address.starts_with("../") {
-            true => relative(url, address),
-            false => Some(address.to_owned()),
+        let address = if address.starts_with("./") || address.starts_with("../") {
+            relative(url, address)
+        } else {
+            Some(address.to_owned())
         };
         // Paths of git have no `..`, but this is a stranger's repository.
         let is_inside =

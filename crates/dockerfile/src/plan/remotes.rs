@@ -93,9 +93,10 @@ impl Planner<'_> {
         let subdirectory = found.subdirectory.as_deref().map(|path| paths::join("/", path));
         let subdirectory = subdirectory.map(|path| path.trim_matches('/').to_owned());
         // With `.git` the address and the branch are in it.
-        let place = match keep_git_dir {
-            true => format!(" {} {}", found.url, found.reference.as_deref().unwrap_or("HEAD")),
-            false => String::new(),
+        let place = if keep_git_dir {
+            format!(" {} {}", found.url, found.reference.as_deref().unwrap_or("HEAD"))
+        } else {
+            String::new()
         };
         let below = subdirectory.as_deref().unwrap_or("");
         key.part("repository", format!("{commit} {below:?} submodules {submodules}{place}"));
