@@ -86,3 +86,52 @@ fn without_cache_the_named_stages_run_and_what_reads_them() {
     assert_eq!(ran(&[]), Vec::<String>::new());
     assert_eq!(farm.stop_and_list_leftovers().unwrap(), Vec::<String>::new());
 }
+
+#[test]
+fn what_was_made_comes_as_archives_and_as_files() {
+    let farm = Farm::start(FarmOptions { workers: 1, ..FarmOptions::default() }).unwrap();
+    let at = |name: &str| farm.directory().join(name);
+    let dockerfile = "FROM alpine\nRUN mkdir /out && echo made > /out/file && chmod 600 /out/file\n\
+                      FROM scratch\nCOPY --from=0 /out /\nCMD [\"x\"]\n";
+    let (local, tar, docker) = (at("local"), at("made.tar"), at("docker.tar"));
+    let outputs = [
+        format!("type=local,dest={}", local.display()),
+        format!("type=tar,dest={}", tar.display()),
+        format!("type=docker,dest={}", docker.display()),
+    ];
+    let mut flags = vec!["-t", "made:1"];
+    for output in &outputs {
+        flags.extend(["-o", output]);
+    }
+    let ran = build(&farm, dockerfile, &flags);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert_eq!(std::fs::read_to_string(local.join("file")).unwrap(), "made\n");
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &std::fs::metadata(local.join("file")).unwrap().permissions(),
+    );
+    assert_eq!(mode & 0o777, 0o600);
+    let list = |path: &std::path::Path| {
+        let output = std::process::Command::new("tar").arg("-tf").arg(path).output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(
+        list(&tar).lines().any(|name| name.trim_start_matches("./") == "file"),
+        "{}",
+        list(&tar)
+    );
+    // Another program reads it as a Docker archive.
+    let source = format!("docker-archive:{}", docker.display());
+    let output = std::process::Command::new("skopeo").args(["inspect", &source]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(list(&docker).contains("manifest.json"));
+    // A directory alone is short for local; two platforms have no one root file system.
+    let short = at("short");
+    let ran = build(&farm, dockerfile, &["-o", short.to_str().unwrap()]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(short.join("file").is_file());
+    let ran = build(&farm, dockerfile, &["--platform", "linux/amd64,linux/arm64", "-o", "x"]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.stderr.contains("for one platform"), "{}", ran.stderr);
+    assert_eq!(farm.stop_and_list_leftovers().unwrap(), Vec::<String>::new());
+}

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
-use std::path::Path;
 use std::process::ExitCode;
 
 use api::public::v1::{
@@ -17,6 +16,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::check;
+use super::download::save;
 use super::options::{self, NamedContext};
 use super::request::{Download, dockerfile_source, outputs, request};
 use crate::args::{Build, Progress};
@@ -214,21 +214,4 @@ async fn finish(
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Downloads an archive; a file appears under its name only when it is whole.
-async fn save(client: &Client, url: &str, download: &Download) -> Result<(), CliError> {
-    let Some(path) = &download.path else {
-        let scratch =
-            tempfile::NamedTempFile::new().map_err(|error| CliError::usage(error.to_string()))?;
-        client.download(url, scratch.path()).await?;
-        let mut file = scratch.reopen().map_err(|error| CliError::file(scratch.path(), &error))?;
-        std::io::copy(&mut file, &mut std::io::stdout())
-            .map_err(|error| CliError::file(Path::new("-"), &error))?;
-        return Ok(());
-    };
-    let mut partial = path.clone().into_os_string();
-    partial.push(".partial");
-    client.download(url, Path::new(&partial)).await?;
-    std::fs::rename(&partial, path).map_err(|error| CliError::file(path, &error))
 }

@@ -4,6 +4,7 @@ mod build;
 mod builds;
 mod cancel;
 mod check;
+mod download;
 mod find;
 mod logs;
 mod options;

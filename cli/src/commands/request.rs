@@ -12,43 +12,32 @@ use super::options::{commands, secrets};
 use crate::args::Build;
 use crate::exit::CliError;
 
-/// Where an archive goes.
+/// Where something made goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Download {
-    /// The file; none is standard output.
-    pub(crate) path: Option<PathBuf>,
+pub(crate) enum Download {
+    /// The archive into this file.
+    File(PathBuf),
+    /// The archive to standard output.
+    Standard,
+    /// The files in the archive into this directory.
+    Directory(PathBuf),
 }
 
-/// The outputs that are asked for, and where the archives among them go.
+impl Download {
+    /// `dest=FILE`, or `-`.
+    fn to(dest: &str) -> Self {
+        if dest == "-" { Self::Standard } else { Self::File(PathBuf::from(dest)) }
+    }
+}
+
+/// The outputs that are asked for, and where those go that are downloaded.
 pub(crate) fn outputs(arguments: &Build) -> Result<(Vec<OutputRequest>, Vec<Download>), CliError> {
     let mut outputs = Vec::new();
     let mut downloads = Vec::new();
     for text in &arguments.output {
-        let mut values: BTreeMap<&str, &str> =
-            text.split(',').map(|part| part.split_once('=').unwrap_or((part, "true"))).collect();
-        let bad = |message: String| CliError::usage(format!("--output {text}: {message}"));
-        match values.remove("type") {
-            Some("image" | "registry") => {
-                let mut names = arguments.tag.clone();
-                names.extend(values.remove("name").map(str::to_owned));
-                let push = text.contains("type=registry") || values.remove("push") == Some("true");
-                outputs.push(OutputRequest::Image { names, push });
-            }
-            Some("oci") => {
-                let dest =
-                    values.remove("dest").ok_or_else(|| bad("dest=FILE is missing".into()))?;
-                let mut names = arguments.tag.clone();
-                names.extend(values.remove("name").map(str::to_owned));
-                outputs.push(OutputRequest::Oci { names });
-                let path = (dest != "-").then(|| PathBuf::from(dest));
-                downloads.push(Download { path });
-            }
-            Some(other) => return Err(bad(format!("the type {other} is not supported yet"))),
-            None => return Err(bad("type= is missing".to_owned())),
-        }
-        if let Some(name) = values.keys().next() {
-            return Err(bad(format!("{name}= is not supported yet")));
-        }
+        let (output, download) = output(arguments, text)?;
+        outputs.push(output);
+        downloads.extend(download);
     }
     if outputs.is_empty() {
         outputs.push(OutputRequest::Image { names: arguments.tag.clone(), push: arguments.push });
@@ -60,6 +49,52 @@ pub(crate) fn outputs(arguments: &Build) -> Result<(Vec<OutputRequest>, Vec<Down
         return Err(CliError::usage("an image without a name cannot be pushed: add -t NAME"));
     }
     Ok((outputs, downloads))
+}
+
+/// One `--output`: `type=…,dest=…`, or a directory, or `-` for a tar file on standard output.
+fn output(arguments: &Build, text: &str) -> Result<(OutputRequest, Option<Download>), CliError> {
+    if text == "-" {
+        return Ok((OutputRequest::Tar, Some(Download::Standard)));
+    }
+    if !text.contains('=') {
+        return Ok((OutputRequest::Tar, Some(Download::Directory(PathBuf::from(text)))));
+    }
+    let mut values: BTreeMap<&str, &str> =
+        text.split(',').map(|part| part.split_once('=').unwrap_or((part, "true"))).collect();
+    let bad = |message: String| CliError::usage(format!("--output {text}: {message}"));
+    let kind = values.remove("type").ok_or_else(|| bad("type= is missing".to_owned()))?;
+    let dest = values.remove("dest");
+    let to_file = || dest.map(Download::to).ok_or_else(|| bad("dest=FILE is missing".to_owned()));
+    let mut names = arguments.tag.clone();
+    if matches!(kind, "image" | "registry" | "oci" | "docker") {
+        names.extend(values.remove("name").map(str::to_owned));
+    }
+    let made = match kind {
+        "image" | "registry" => {
+            let push = kind == "registry" || values.remove("push") == Some("true");
+            (OutputRequest::Image { names, push }, None)
+        }
+        "oci" => (OutputRequest::Oci { names }, Some(to_file()?)),
+        "docker" if dest.is_none() => {
+            let message =
+                "without dest=FILE it would go to a Docker engine, which is not supported yet";
+            return Err(bad(message.to_owned()));
+        }
+        "docker" => (OutputRequest::Docker { names }, Some(to_file()?)),
+        "tar" => (OutputRequest::Tar, Some(to_file()?)),
+        "local" => {
+            let dest = dest.ok_or_else(|| bad("dest=DIRECTORY is missing".to_owned()))?;
+            (OutputRequest::Tar, Some(Download::Directory(PathBuf::from(dest))))
+        }
+        other => return Err(bad(format!("the type {other} is not supported"))),
+    };
+    if dest.is_some() && made.1.is_none() {
+        return Err(bad(format!("dest= makes no sense with type={kind}")));
+    }
+    match values.keys().next() {
+        Some(name) => Err(bad(format!("{name}= is not supported yet"))),
+        None => Ok(made),
+    }
 }
 
 /// The Dockerfile as the farm gets it.
@@ -137,10 +172,20 @@ mod tests {
         assert_eq!(get(&["-o", "type=image,name=a,push=true"]), [image(true)]);
         let (oci, downloads) = outputs(&arguments(&["-o", "type=oci,dest=x.tar"])).unwrap();
         assert_eq!(oci, [OutputRequest::Oci { names: Vec::new() }]);
-        assert_eq!(downloads, [Download { path: Some("x.tar".into()) }]);
+        assert_eq!(downloads, [Download::File("x.tar".into())]);
+        let (tar, downloads) =
+            outputs(&arguments(&["-o", "out", "-o", "type=tar,dest=-"])).unwrap();
+        assert_eq!(tar, [OutputRequest::Tar, OutputRequest::Tar]);
+        assert_eq!(downloads, [Download::Directory("out".into()), Download::Standard]);
+        let (docker, _) =
+            outputs(&arguments(&["-t", "a", "-o", "type=docker,dest=x.tar"])).unwrap();
+        assert_eq!(docker, [OutputRequest::Docker { names: vec!["a".into()] }]);
         for bad in [
             &["--push"][..],
-            &["-o", "type=local,dest=x"],
+            &["-o", "type=local"],
+            &["-o", "type=docker"],
+            &["-o", "type=image,dest=x"],
+            &["-o", "type=cacheonly,dest=x"],
             &["-o", "type=oci"],
             &["-o", "type=image,compression=zstd"],
         ] {

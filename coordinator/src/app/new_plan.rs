@@ -51,6 +51,8 @@ fn targets(request: &BuildRequest) -> Vec<ExportTarget> {
             OutputRequest::Image { names, push: true } => ExportTarget::Push { names: full(names) },
             OutputRequest::Image { .. } => ExportTarget::DigestOnly,
             OutputRequest::Oci { names } => ExportTarget::OciArchive { names: full(names) },
+            OutputRequest::Docker { names } => ExportTarget::DockerArchive { names: full(names) },
+            OutputRequest::Tar => ExportTarget::RootFs,
         })
         .collect();
     if targets.is_empty() {

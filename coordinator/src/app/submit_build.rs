@@ -104,7 +104,14 @@ pub(super) fn check(request: &BuildRequest) -> Result<(), Problem> {
     check_secrets(&request.secrets)?;
     check_contexts(request)?;
     for output in &request.outputs {
-        let (OutputRequest::Image { names, .. } | OutputRequest::Oci { names }) = output;
+        let (names, is_single): (&[String], _) = match output {
+            OutputRequest::Image { names, .. } | OutputRequest::Oci { names } => (names, false),
+            OutputRequest::Docker { names } => (names, true),
+            OutputRequest::Tar => (&[], true),
+        };
+        if is_single && request.platforms.len() > 1 {
+            return bad("outputs docker and tar are for one platform".to_owned());
+        }
         for name in names {
             let reference: oci::Reference = match name.parse() {
                 Ok(reference) => reference,

@@ -18,12 +18,22 @@ pub struct ArchivedImage {
     pub layers: Vec<Layer>,
 }
 
+/// What is beside the layout in an archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// Nothing.
+    Oci,
+    /// `manifest.json`, which `docker load` reads; of the first image.
+    Docker,
+}
+
 /// Writes images as a layout. With several the layout names their index. The same input gives the
 /// same bytes: entries have no time and no owner.
 pub fn write_oci_layout(
     writer: impl Write,
     images: &[ArchivedImage],
     names: &[String],
+    dialect: Dialect,
     mut blob: impl FnMut(&Layer) -> io::Result<Box<dyn Read>>,
 ) -> io::Result<()> {
     let mut archive = tar::Builder::new(writer);
@@ -67,9 +77,25 @@ pub fn write_oci_layout(
     }
     let index = layout_index(&top, names).to_string();
     append(&mut archive, "index.json", index.len() as u64, index.as_bytes())?;
+    if let (Dialect::Docker, Some(first)) = (dialect, images.first()) {
+        let text = docker_manifest(first, names).to_string();
+        append(&mut archive, "manifest.json", text.len() as u64, text.as_bytes())?;
+    }
     let layout = json!({"imageLayoutVersion": "1.0.0"}).to_string();
     append(&mut archive, "oci-layout", layout.len() as u64, layout.as_bytes())?;
     archive.into_inner()?.flush()
+}
+
+/// The list of `docker save`: where configuration and layers lie, and the image's names.
+fn docker_manifest(image: &ArchivedImage, names: &[String]) -> serde_json::Value {
+    let layers: Vec<String> = image.layers.iter().map(|layer| blob_path(&layer.blob)).collect();
+    // Docker Hub's names are shown short.
+    let short = |name: &String| {
+        let name = name.strip_prefix("docker.io/").unwrap_or(name);
+        name.strip_prefix("library/").unwrap_or(name).to_owned()
+    };
+    let tags: Vec<String> = names.iter().map(short).collect();
+    json!([{"Config": blob_path(&image.image.config_digest), "RepoTags": tags, "Layers": layers}])
 }
 
 /// What the layout is about.

@@ -11,7 +11,7 @@ use common::digest::Hasher;
 use common::image::Layer;
 use common::{Digest, Failure, FailureClass};
 use oci::Reference;
-use oci::archive::ArchivedImage;
+use oci::archive::{ArchivedImage, Dialect};
 use oci::image::{AssembledIndex, assemble, assemble_index};
 use registry::{PushBlob, PushImage};
 
@@ -20,7 +20,8 @@ use super::job::Account;
 use super::stage::millis;
 use crate::dispatch::{Held, Worker};
 use crate::logs::LogWriter;
-use crate::transfer::{ensure_blob, open_blob, upload};
+use crate::rootfs::mount_readonly;
+use crate::transfer::{ensure_blob, ensure_layers, open_blob, upload};
 
 /// Runs an export to its end.
 pub(super) async fn run(
@@ -104,9 +105,16 @@ async fn export(
                 }
             }
             ExportTarget::OciArchive { names } => {
-                let (digest, size_bytes, sent) = archive(worker, held, &made, names).await?;
-                account.uploaded_bytes += sent;
-                (result.archive, result.archive_bytes) = (Some(digest), Some(size_bytes));
+                let file = archive(worker, held, &made, names, Dialect::Oci).await?;
+                file.note(&mut result, account);
+            }
+            ExportTarget::DockerArchive { names } => {
+                let file = archive(worker, held, &made, names, Dialect::Docker).await?;
+                file.note(&mut result, account);
+            }
+            ExportTarget::RootFs => {
+                let file = root_fs(worker, held, &first.layers).await?;
+                file.note(&mut result, account);
             }
         }
         results.push(result);
@@ -160,13 +168,29 @@ fn push_failure(error: &registry::RegistryError) -> Failure {
     }
 }
 
-/// Writes the images as an archive and uploads that. Returns digest, length and the bytes sent.
+/// A file that was made and uploaded.
+struct Uploaded {
+    digest: Digest,
+    size_bytes: u64,
+    /// Bytes that had to be sent.
+    sent: u64,
+}
+
+impl Uploaded {
+    fn note(&self, result: &mut ExportResult, account: &mut Account) {
+        account.uploaded_bytes += self.sent;
+        (result.archive, result.archive_bytes) = (Some(self.digest), Some(self.size_bytes));
+    }
+}
+
+/// Writes the images as an archive and uploads that.
 async fn archive(
     worker: &Arc<Worker>,
     held: &Held,
     made: &Made,
     names: &[String],
-) -> Result<(Digest, u64, u64), JobError> {
+    dialect: Dialect,
+) -> Result<Uploaded, JobError> {
     let mut blobs = std::collections::HashMap::new();
     for layer in made.images.iter().flat_map(|image| &image.layers) {
         blobs.insert(layer.blob, ensure_blob(worker, held.lease, layer).await?);
@@ -180,13 +204,45 @@ async fn archive(
             let path = blobs.get(&layer.blob).ok_or(std::io::ErrorKind::NotFound)?;
             Ok(Box::new(std::fs::File::open(path)?))
         };
-        oci::archive::write_oci_layout(file, &images, &names, open)?;
+        oci::archive::write_oci_layout(file, &images, &names, dialect, open)?;
         let mut hasher = Hasher::new();
         let size_bytes = std::io::copy(&mut std::fs::File::open(&out)?, &mut hasher)?;
         Ok::<_, std::io::Error>((hasher.finish(), size_bytes))
     })
     .await??;
+    send(worker, held, &path, digest, size_bytes).await
+}
+
+/// Writes the root file system that the layers make and uploads that.
+async fn root_fs(
+    worker: &Arc<Worker>,
+    held: &Held,
+    layers: &[Layer],
+) -> Result<Uploaded, JobError> {
+    let lowers = ensure_layers(worker, held.lease, layers).await?;
+    let scratch = worker.content.scratch()?;
+    let (path, root) = (scratch.path().join("rootfs.tar"), scratch.path().join("root"));
+    std::fs::create_dir(&root)?;
+    let out = path.clone();
+    let packed = tokio::task::spawn_blocking(move || {
+        let _mount = match lowers.as_slice() {
+            [] => None,
+            lowers => Some(mount_readonly(lowers, &root)?),
+        };
+        layer::pack_upper(&root, &[], &out, layer::Compression::None).map_err(std::io::Error::other)
+    })
+    .await??;
+    send(worker, held, &path, packed.blob, packed.size_bytes).await
+}
+
+async fn send(
+    worker: &Worker,
+    held: &Held,
+    path: &std::path::Path,
+    digest: Digest,
+    size_bytes: u64,
+) -> Result<Uploaded, JobError> {
     let object = ObjectName { kind: ObjectKind::Export, digest, size_bytes };
-    let sent = upload(&worker.client, held.lease, vec![(object, path.clone())]).await?;
-    Ok((digest, size_bytes, sent))
+    let sent = upload(&worker.client, held.lease, vec![(object, path.to_owned())]).await?;
+    Ok(Uploaded { digest, size_bytes, sent })
 }

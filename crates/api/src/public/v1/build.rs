@@ -59,6 +59,13 @@ pub enum OutputRequest {
         /// References to record in the archive's index.
         names: Vec<String>,
     },
+    /// The same with what `docker load` reads. For one platform.
+    Docker {
+        /// References that the loaded image gets.
+        names: Vec<String>,
+    },
+    /// The files of the result as one tar file, kept for download. For one platform.
+    Tar,
 }
 
 /// Request body of `POST /v1/builds`.
@@ -204,7 +211,7 @@ pub struct StageView {
 /// What an export made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ExportView {
-    /// `image` or `oci`.
+    /// `image`, `oci`, `docker` or `tar`.
     pub kind: String,
     /// References that now name the image.
     pub names: Vec<String>,

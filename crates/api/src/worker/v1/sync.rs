@@ -175,6 +175,13 @@ pub enum ExportTarget {
         /// References for the archive's index.
         names: Vec<String>,
     },
+    /// The same with what `docker load` reads; of one platform.
+    DockerArchive {
+        /// References that the loaded image gets.
+        names: Vec<String>,
+    },
+    /// The root file system as one tar file, an object too; of one platform.
+    RootFs,
     /// Only compute the digests: the image stays in the cache.
     DigestOnly,
 }
