@@ -23,7 +23,7 @@ fn build(farm: &Farm, dockerfile: &str, flags: &[&str]) -> Ran {
 fn a_secret_is_sealed_used_and_forgotten() {
     let farm = Farm::start(FarmOptions { workers: 1, ..FarmOptions::default() }).unwrap();
     let dockerfile = "FROM alpine\nRUN --mount=type=secret,id=tok,required \\\n  \
-                      test \"$(cat /run/secrets/tok)\" = hunter2-of-the-farm\n\
+                      test \"$(cat /run/secrets/tok)\" = hunter2-of-the-farm && cat /run/secrets/tok\n\
                       RUN sleep 5\n";
     // A command that will run and cannot is known before anything runs.
     let ran = build(&farm, dockerfile, &[]);
@@ -49,6 +49,10 @@ fn a_secret_is_sealed_used_and_forgotten() {
         assert!(!all.contains("68756e74657232") && !all.contains("aHVudGVyMi1"), "{all}");
         let ran = building.join().unwrap();
         assert_eq!(ran.code, 0, "{}", ran.stderr);
+        let log = farm.last_log().unwrap();
+        let shown = log.lines().filter(|line| !line.contains("RUN"));
+        assert!(!shown.clone().any(|line| line.contains("hunter2")), "{log}");
+        assert!(shown.clone().any(|line| line.contains("***")), "{log}");
     });
     wait_for("the end of the secret", Duration::from_secs(30), || {
         (farm.query("select count(*) from build_secret").ok()?.trim() == "0").then_some(())

@@ -11,7 +11,7 @@ use client::ClientError;
 use super::failure::JobError;
 use super::{export, stage};
 use crate::dispatch::{Held, Stopped, Worker};
-use crate::logs::LogSink;
+use crate::logs::{LogSink, Mask};
 
 /// Longest time that a result waits for a coordinator that does not answer.
 const REPORT_LIMIT: Duration = Duration::from_mins(30);
@@ -26,7 +26,11 @@ pub(super) struct Account {
 
 /// Runs an assignment and reports its end.
 pub(crate) async fn run(worker: &Arc<Worker>, held: &Arc<Held>, assignment: Assignment) {
-    let log = LogSink::start(worker.client.clone(), held.lease);
+    let mask = match &assignment.job {
+        Job::Stage(job) => Mask::new(&job.secrets),
+        Job::Export(_) => Mask::default(),
+    };
+    let log = LogSink::start(worker.client.clone(), held.lease, mask);
     let mut account = Account::default();
     let dockerfile = assignment.dockerfile.clone();
     let result = match assignment.job {

@@ -1,6 +1,8 @@
 //! Logs of stages: lines, in numbered chunks, none lost.
 
+mod mask;
 mod sink;
 mod split;
 
+pub(crate) use mask::Mask;
 pub(crate) use sink::{LogSink, LogWriter};

@@ -9,6 +9,7 @@ use common::Lease;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::mask::Mask;
 use super::split::Splitter;
 use crate::runtime::OutputChunk;
 
@@ -35,15 +36,16 @@ pub(crate) struct LogSink {
 #[derive(Debug, Clone)]
 pub(crate) struct LogWriter {
     lease: Lease,
+    mask: Mask,
     lines: mpsc::Sender<LogLine>,
 }
 
 impl LogSink {
-    /// A log that is sent with `client`.
-    pub(crate) fn start(client: Client, lease: Lease) -> Self {
+    /// A log that is sent with `client`, without what `mask` hides.
+    pub(crate) fn start(client: Client, lease: Lease, mask: Mask) -> Self {
         let (lines, queue) = mpsc::channel(BUFFER);
         let task = tokio::spawn(send_all(client, lease, queue));
-        Self { writer: LogWriter { lease, lines }, task }
+        Self { writer: LogWriter { lease, mask, lines }, task }
     }
 
     /// Something that writes to it.
@@ -65,7 +67,7 @@ impl LogWriter {
     pub(crate) async fn line(&self, step: u32, stream: LogStream, text: String) {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let time_millis = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
-        let stage = self.lease.stage;
+        let (stage, text) = (self.lease.stage, self.mask.apply(text));
         // The other side ends only after every writer.
         let _ = self.lines.send(LogLine { stage, time_millis, step, stream, text }).await;
     }
