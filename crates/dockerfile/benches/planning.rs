@@ -78,5 +78,37 @@ fn planning(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, planning);
+/// Files that want to be expensive. Each is refused.
+fn hostile_files() -> Vec<(&'static str, Vec<u8>)> {
+    let mut bomb = "FROM scratch\nARG A0=xxxxxxxxxx\n".to_owned();
+    for round in 1..40 {
+        let _ = writeln!(bomb, "ARG A{round}=${{A{0}}}${{A{0}}}${{A{0}}}${{A{0}}}", round - 1);
+    }
+    let nested =
+        format!("FROM scratch\nLABEL x={}{}\n", "${a:-".repeat(10_000), "}".repeat(10_000));
+    vec![
+        ("a line of 100 MB", [b"FROM scratch\nRUN ".as_slice(), &vec![b'x'; 100 << 20]].concat()),
+        ("a million stages", b"FROM a\n".repeat(1_000_000)),
+        ("590,000 stages in 4 MiB", b"FROM a\n".repeat(590_000)),
+        ("an expansion bomb", bomb.into_bytes()),
+        ("nesting 10,000 deep", nested.into_bytes()),
+    ]
+}
+
+fn refusing(criterion: &mut Criterion) {
+    let options = Options::new(Platform::host());
+    for (name, bytes) in hostile_files() {
+        let refused = || {
+            let file = match parse("Dockerfile", &bytes) {
+                Ok(file) => file,
+                Err(failures) => return failures,
+            };
+            file.plan(&options, &facts(), None).unwrap_err()
+        };
+        assert!(!refused().is_empty());
+        criterion.bench_function(name, |bencher| bencher.iter(|| black_box(refused())));
+    }
+}
+
+criterion_group!(benches, planning, refusing);
 criterion_main!(benches);

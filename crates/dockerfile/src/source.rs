@@ -9,6 +9,8 @@ use crate::diagnostic::Problem;
 const MAX_FILE_BYTES: usize = 4 << 20;
 /// Longest physical line in bytes, as in BuildKit.
 const MAX_LINE_BYTES: usize = 65_535;
+/// Most physical lines.
+const MAX_LINES: usize = 200_000;
 /// Most instructions.
 const MAX_INSTRUCTIONS: usize = 10_000;
 
@@ -116,6 +118,11 @@ pub(crate) fn read(name: &str, bytes: &[u8]) -> Result<(Source, Vec<Logical>), F
                 format!("dockerfile line greater than max allowed size of {MAX_LINE_BYTES}");
             return fail(&source, "line-too-long", message, number + 1);
         }
+        if number >= MAX_LINES {
+            let message = format!("the Dockerfile has more than {MAX_LINES} lines");
+            source.lines.clear();
+            return fail(&source, "file-too-long", message, number + 1);
+        }
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         source.lines.push(String::from_utf8_lossy(line).into_owned());
     }
@@ -126,10 +133,6 @@ pub(crate) fn read(name: &str, bytes: &[u8]) -> Result<(Source, Vec<Logical>), F
         return Err(
             source.failure(Problem::new("no-instructions", "file with no instructions"), whole)
         );
-    }
-    if logical.len() > MAX_INSTRUCTIONS {
-        let message = format!("more than {MAX_INSTRUCTIONS} instructions");
-        return Err(source.failure(Problem::new("too-many-instructions", message), whole));
     }
     Ok((source, logical))
 }
@@ -274,6 +277,10 @@ fn join_lines(source: &Source) -> Result<Vec<Logical>, Failure> {
             start: u32::try_from(start + 1).unwrap_or(u32::MAX),
             end: u32::try_from(number).unwrap_or(u32::MAX),
         };
+        if result.len() == MAX_INSTRUCTIONS {
+            let message = format!("more than {MAX_INSTRUCTIONS} instructions");
+            return Err(source.failure(Problem::new("too-many-instructions", message), lines));
+        }
         let comments = std::mem::take(&mut comments);
         result.push(Logical { text, heredocs, lines, comments, has_empty_continuation });
     }
