@@ -109,9 +109,9 @@ pub(crate) enum Progress {
 /// `docker buildx build`'s flags.
 #[derive(Debug, Args)]
 pub(crate) struct Build {
-    /// The directory that COPY and ADD read from.
+    /// The directory that COPY and ADD read from; - is an archive or a Dockerfile on standard input.
     pub(crate) context: PathBuf,
-    /// The Dockerfile; default: Dockerfile in the context.
+    /// The Dockerfile; default: Dockerfile in the context; - is standard input.
     #[arg(short, long)]
     pub(crate) file: Option<PathBuf>,
     /// Name of the image; may be repeated.

@@ -139,3 +139,29 @@ fn what_was_made_comes_as_archives_and_as_files() {
     assert!(ran.stderr.contains("for one platform"), "{}", ran.stderr);
     assert_eq!(farm.stop_and_list_leftovers().unwrap(), Vec::<String>::new());
 }
+
+#[test]
+fn a_context_comes_on_standard_input() {
+    let farm = Farm::start(FarmOptions { workers: 1, ..FarmOptions::default() }).unwrap();
+    let context = tempfile::tempdir_in(farm.directory()).unwrap();
+    std::fs::write(context.path().join("Dockerfile"), "FROM alpine\nCOPY file /\n").unwrap();
+    std::fs::write(context.path().join("file"), "x").unwrap();
+    let here = context.path().display();
+    for (pipe, arguments) in [
+        (format!("tar -C {here} -cf - ."), "-"),
+        (format!("tar -C {here} -czf - ."), "-"),
+        ("printf 'FROM alpine\\nRUN true\\n'".to_owned(), "-"),
+        ("printf 'FROM alpine\\nADD file /x\\n'".to_owned(), &format!("-f - {here}")),
+    ] {
+        let command = farm.command().unwrap();
+        let program = command.get_program().to_owned();
+        let mut shell = std::process::Command::new("sh");
+        shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let build = format!("{} build --progress plain {arguments}", program.display());
+        shell.args(["-c", &format!("{pipe} | {build}")]);
+        let output = shell.output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{pipe}: {stderr}");
+    }
+    assert_eq!(farm.stop_and_list_leftovers().unwrap(), Vec::<String>::new());
+}

@@ -5,7 +5,8 @@ use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use api::public::v1::{
-    BuildRequest, BuildView, ContextSource, LogLine, NamedContextSource, OutputRequest,
+    BuildRequest, BuildView, ContextSource, DockerfileSource, LogLine, NamedContextSource,
+    OutputRequest,
 };
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -17,10 +18,11 @@ use tokio::sync::mpsc;
 
 use super::check;
 use super::download::save;
+use super::input::Input;
 use super::options::{self, NamedContext};
-use super::request::{Download, dockerfile_source, outputs, request};
+use super::request::{Download, outputs, request};
 use crate::args::{Build, Progress};
-use crate::context::{Sent, SentContext, find_dockerfile, ignore_file, send};
+use crate::context::{Sent, SentContext, ignore_file, send};
 use crate::exit::CliError;
 use crate::output::{Display, print, table};
 
@@ -58,18 +60,12 @@ pub(super) async fn prepare(
         .project
         .parse()
         .map_err(|error: common::ids::InvalidProjectName| CliError::usage(error.to_string()))?;
-    let context = arguments.context.as_path();
-    if !context.is_dir() {
-        return Err(CliError::Usage {
-            message: format!("the context {} is no directory", context.display()),
-            hint: Some("git addresses, archives and standard input are not supported yet".into()),
-        });
-    }
-    let dockerfile = find_dockerfile(context, arguments.file.as_deref())?;
-    let ignore = ignore_file(context, Some(&dockerfile))?;
-    let sent = match what {
-        Some(what) => Some(send(client, &project, context, ignore.as_deref(), what).await?),
-        None => None,
+    let input = Input::read(arguments, std::io::stdin())?;
+    let sent = match (what, &input.context) {
+        (Some(what), Some(context)) => {
+            Some(send(client, &project, context, input.ignore.as_deref(), what).await?)
+        }
+        _ => None,
     };
     let mut contexts = BTreeMap::new();
     for (name, named) in options::contexts(&arguments.build_context)? {
@@ -86,8 +82,11 @@ pub(super) async fn prepare(
     }
     let source = ContextSource {
         manifest: sent.as_ref().map(|sent| sent.manifest),
-        dockerfile: dockerfile_source(&dockerfile)?,
-        ignore_base64: ignore.map(|bytes| BASE64_STANDARD.encode(bytes)),
+        dockerfile: DockerfileSource {
+            name: input.name.clone(),
+            content_base64: BASE64_STANDARD.encode(&input.dockerfile),
+        },
+        ignore_base64: input.ignore.as_ref().map(|bytes| BASE64_STANDARD.encode(bytes)),
     };
     let request = request(arguments, project, source, outputs)?;
     Ok((BuildRequest { contexts, ..request }, sent))

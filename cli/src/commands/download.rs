@@ -31,17 +31,31 @@ async fn unpack(client: &Client, url: &str, download: &Download) -> Result<(), C
         let copied = std::io::copy(&mut file, &mut std::io::stdout());
         return copied.map(|_| ()).map_err(|error| CliError::file(Path::new("-"), &error));
     };
-    lay_out(&mut file, directory).map_err(|error| CliError::file(directory, &error))
+    lay_out(&mut file, directory, Owners::Keep).map_err(|error| CliError::file(directory, &error))
+}
+
+/// Whose the files of an archive become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owners {
+    /// As in the archive, where one may.
+    Keep,
+    /// Those of whoever unpacks.
+    Own,
 }
 
 /// Writes what an archive holds into a directory, which is made where it is missing. Nothing goes
-/// elsewhere, whatever the names are. Owners are kept where one may; devices stay out.
-fn lay_out(archive: &mut impl Read, directory: &Path) -> std::io::Result<()> {
+/// elsewhere, whatever the names are. Devices stay out.
+pub(super) fn lay_out(
+    archive: &mut impl Read,
+    directory: &Path,
+    owners: Owners,
+) -> std::io::Result<()> {
     std::fs::create_dir_all(directory)?;
     let mut archive = tar::Archive::new(archive);
     archive.set_preserve_permissions(true);
     archive.set_preserve_mtime(true);
-    archive.set_preserve_ownerships(rustix::process::geteuid().is_root());
+    let is_root = rustix::process::geteuid().is_root();
+    archive.set_preserve_ownerships(is_root && owners == Owners::Keep);
     archive.set_overwrite(true);
     let mut directories = Vec::new();
     for entry in archive.entries()? {
@@ -100,7 +114,7 @@ mod tests {
             ("../escaped", Regular, 0o644, "x"),
             ("link", Symlink, 0o777, "/tmp"),
         ]);
-        lay_out(&mut bytes.as_slice(), &place).unwrap();
+        lay_out(&mut bytes.as_slice(), &place, Owners::Keep).unwrap();
         let of = |name: &str| std::fs::symlink_metadata(place.join(name)).unwrap();
         assert_eq!(of("d").permissions().mode() & 0o777, 0o555);
         assert_eq!(of("d/file").permissions().mode() & 0o777, 0o640);

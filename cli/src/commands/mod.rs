@@ -6,6 +6,7 @@ mod cancel;
 mod check;
 mod download;
 mod find;
+mod input;
 mod logs;
 mod options;
 mod plan;

@@ -1,11 +1,9 @@
 //! From the command line to a request.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use api::public::v1::{BuildRequest, BuildSource, ContextSource, DockerfileSource, OutputRequest};
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
+use api::public::v1::{BuildRequest, BuildSource, ContextSource, OutputRequest};
 use common::{Platform, ProjectName};
 
 use super::options::{commands, secrets};
@@ -95,13 +93,6 @@ fn output(arguments: &Build, text: &str) -> Result<(OutputRequest, Option<Downlo
         Some(name) => Err(bad(format!("{name}= is not supported yet"))),
         None => Ok(made),
     }
-}
-
-/// The Dockerfile as the farm gets it.
-pub(crate) fn dockerfile_source(path: &Path) -> Result<DockerfileSource, CliError> {
-    let bytes = std::fs::read(path).map_err(|error| CliError::file(path, &error))?;
-    let content_base64 = BASE64_STANDARD.encode(bytes);
-    Ok(DockerfileSource { name: path.display().to_string(), content_base64 })
 }
 
 /// The request for a build.
