@@ -86,6 +86,8 @@ pub enum Network {
 pub enum CopyFrom {
     /// The build context.
     Context,
+    /// Nothing: `--from=scratch`.
+    Scratch,
     /// A named context of local files (`--build-context name=directory`).
     NamedContext {
         /// Its name, lower case.
@@ -276,7 +278,10 @@ impl Step {
     pub fn input_slices(&self) -> impl Iterator<Item = (StageIndex, &SliceSelector)> {
         self.sources().filter_map(|from| match from {
             CopyFrom::Stage { stage, selector } => Some((*stage, selector)),
-            CopyFrom::Context | CopyFrom::NamedContext { .. } | CopyFrom::Image { .. } => None,
+            CopyFrom::Context
+            | CopyFrom::Scratch
+            | CopyFrom::NamedContext { .. }
+            | CopyFrom::Image { .. } => None,
         })
     }
 }

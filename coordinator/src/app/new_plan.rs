@@ -24,20 +24,10 @@ pub(super) struct Outputs {
 }
 
 impl Outputs {
-    /// What a request asks to make; what of it is ignored goes to `warnings`.
-    pub(super) fn of(request: &BuildRequest, warnings: &mut Vec<String>) -> Self {
-        let source_date_epoch = source_date_epoch(request, warnings);
+    /// What a request asks to make, of this age.
+    pub(super) fn of(request: &BuildRequest, source_date_epoch: Option<i64>) -> Self {
         Self { targets: targets(request), source_date_epoch }
     }
-}
-
-fn source_date_epoch(request: &BuildRequest, warnings: &mut Vec<String>) -> Option<i64> {
-    let text = request.build_args.get("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty())?;
-    let number = text.parse().ok();
-    if number.is_none() {
-        warnings.push(format!("SOURCE_DATE_EPOCH is ignored: {text:?} is no number of seconds"));
-    }
-    number
 }
 
 fn targets(request: &BuildRequest) -> Vec<ExportTarget> {
@@ -195,7 +185,10 @@ fn used_images(plan: &Plan, stage: &PlannedStage) -> Vec<(u32, ResolvedImage)> {
     };
     let copied = stage.steps.iter().flat_map(Step::sources).filter_map(|from| match from {
         CopyFrom::Image { image } => Some(*image),
-        CopyFrom::Context | CopyFrom::NamedContext { .. } | CopyFrom::Stage { .. } => None,
+        CopyFrom::Context
+        | CopyFrom::Scratch
+        | CopyFrom::NamedContext { .. }
+        | CopyFrom::Stage { .. } => None,
     });
     let used: BTreeSet<_> = base.into_iter().chain(copied).collect();
     used.into_iter().map(|image| (image.0, plan.image(image).clone())).collect()

@@ -95,7 +95,10 @@ impl Settings {
         let sources = stage.steps.iter().flat_map(Step::sources);
         let read = sources.filter_map(|from| match from {
             CopyFrom::NamedContext { name } => Some((name.clone(), *self.contexts.get(name)?)),
-            CopyFrom::Context | CopyFrom::Image { .. } | CopyFrom::Stage { .. } => None,
+            CopyFrom::Context
+            | CopyFrom::Scratch
+            | CopyFrom::Image { .. }
+            | CopyFrom::Stage { .. } => None,
         });
         read.collect()
     }

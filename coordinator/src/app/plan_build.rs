@@ -46,6 +46,8 @@ pub(super) enum Packs {
 /// A plan, and what the cache says to it.
 pub(super) struct Prepared {
     pub(super) plan: Plan,
+    /// `SOURCE_DATE_EPOCH`.
+    pub(super) epoch: Option<i64>,
     pub(super) warnings: Vec<String>,
     /// One for each stage, in order.
     pub(super) decided: Vec<Decided>,
@@ -140,9 +142,9 @@ impl App {
 
     async fn make_plan(&self, build: &ClaimedBuild) -> Result<NewPlan, PlanError> {
         let request: BuildRequest = serde_json::from_value(build.request.clone())?;
-        let Prepared { plan, mut warnings, decided } =
+        let Prepared { plan, epoch, warnings, decided } =
             self.prepare(&request, Packs::Needed).await?;
-        let outputs = Outputs::of(&request, &mut warnings);
+        let outputs = Outputs::of(&request, epoch);
         let BuildSource::Context(source) = &request.source;
         let mut stored = new_plan(&plan, &decided, &Settings::of(&request), outputs)?;
         stored.context = source.manifest;
@@ -180,8 +182,9 @@ impl App {
         }
         self.check_platforms(&file, &planned.plan, &decided).await?;
         let found = planned.findings.iter().map(ToString::to_string);
-        let warnings = planned.warnings.into_iter().chain(found).collect();
-        Ok(Prepared { plan: planned.plan, warnings, decided })
+        let warnings = planned.warnings.iter().cloned().chain(found).collect();
+        let Planned { plan, epoch, .. } = planned;
+        Ok(Prepared { plan, epoch, warnings, decided })
     }
 
     /// Plans for one platform, and asks servers meanwhile what they say of the files that ADD names.

@@ -24,7 +24,7 @@ impl App {
 }
 
 fn view(prepared: Prepared) -> PlanView {
-    let Prepared { plan, warnings, decided } = prepared;
+    let Prepared { plan, warnings, decided, .. } = prepared;
     let decisions = decided.iter().map(|decided| &decided.decision);
     let stages = plan.stages.iter().zip(decisions).map(|(stage, decision)| PlannedStageView {
         label: stage.label.clone(),

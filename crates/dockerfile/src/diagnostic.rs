@@ -27,12 +27,6 @@ impl Problem {
         self
     }
 
-    /// Something that Slipway does not do yet.
-    pub(crate) fn unsupported(what: &str) -> Self {
-        Self::new("not-supported", format!("{what} is not supported yet"))
-            .with_hint("docs/conformance.md lists what is supported")
-    }
-
     /// A Dockerfile that is small but stands for very much.
     pub(crate) fn too_much(message: String) -> Self {
         Self::new(Self::TOO_MUCH, message)

@@ -128,6 +128,8 @@ pub type ImageFacts = BTreeMap<(String, Platform), ResolvedImage>;
 pub struct Planned {
     /// The plan.
     pub plan: Plan,
+    /// `SOURCE_DATE_EPOCH`: the age of the images, in seconds since 1970.
+    pub epoch: Option<i64>,
     /// URLs that have to be asked after, and the answers to be put into [`Options::remotes`], before
     /// the keys of the plan are good.
     pub remotes: Vec<RemoteNeed>,

@@ -57,7 +57,7 @@ fn add(plan: &mut Plan, other: Plan) {
             match from {
                 CopyFrom::Stage { stage, .. } => *stage = stages[stage.0 as usize],
                 CopyFrom::Image { image } => *image = images[image.0 as usize],
-                CopyFrom::Context | CopyFrom::NamedContext { .. } => {}
+                CopyFrom::Context | CopyFrom::Scratch | CopyFrom::NamedContext { .. } => {}
             }
         }
         let found = plan.stages.iter().position(|known| is_same(known, &stage));

@@ -212,7 +212,7 @@ fn directives(source: &mut Source) -> Result<(), Failure> {
     Ok(())
 }
 
-fn is_own_frontend(reference: &str) -> bool {
+pub(crate) fn is_own_frontend(reference: &str) -> bool {
     let name = reference.split('@').next().unwrap_or("");
     let name = name.strip_prefix("docker.io/").unwrap_or(name);
     let tag = match name {

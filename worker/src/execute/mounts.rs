@@ -205,6 +205,7 @@ fn origin(run: &StageRun<'_>, from: Option<&CopyFrom>) -> String {
     match from {
         None => String::new(),
         Some(CopyFrom::Context) => format!("context {:?}", run.job.context),
+        Some(CopyFrom::Scratch) => "scratch".to_owned(),
         Some(CopyFrom::NamedContext { name }) => {
             format!("context {:?}", run.job.contexts.get(name))
         }
@@ -303,6 +304,7 @@ fn inside(root: &Path, source: &str, from: &CopyFrom) -> Result<PathBuf, JobErro
     }
     let place = match from {
         CopyFrom::Context => "build context",
+        CopyFrom::Scratch => "empty image",
         CopyFrom::NamedContext { .. } => "named context",
         CopyFrom::Stage { .. } => "stage",
         CopyFrom::Image { .. } => "image",

@@ -50,6 +50,7 @@ pub(super) async fn prepare(
     std::fs::create_dir(&at)?;
     match from {
         CopyFrom::Context => context(run, run.job.context, wanted, at, timing).await,
+        CopyFrom::Scratch => Ok(Source { directory: Some(at), ..Source::default() }),
         CopyFrom::NamedContext { name } => {
             let digest = run.job.contexts.get(name).copied();
             context(run, Some(digest.ok_or_else(|| missing("context"))?), wanted, at, timing).await

@@ -53,6 +53,7 @@ pub(crate) enum NodeBase {
 /// Where `--from` leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum From {
+    Scratch,
     Stage(usize),
     /// A named context of local files.
     Context(String),
@@ -211,7 +212,7 @@ fn visit(
                     let (platform, lines) = (options.platform.clone(), spanned.lines);
                     needs.push(ImageNeed { reference, platform, lines, hint: None });
                 }
-                From::Context(_) => {}
+                From::Context(_) | From::Scratch => {}
             }
         }
     }
@@ -339,9 +340,6 @@ pub(crate) fn resolve_from(
         return Err(Problem::new("from-variable", message).blaming(from));
     }
     let lower = from.to_ascii_lowercase();
-    if lower == "scratch" {
-        return Err(Problem::unsupported("COPY --from=scratch"));
-    }
     let named = |stage: &crate::stages::Stage| stage.name.as_deref() == Some(lower.as_str());
     if let Some(stage) = file.stages[..current].iter().rposition(named) {
         return Ok(From::Stage(stage));
@@ -360,6 +358,7 @@ pub(crate) fn resolve_from(
         return Err(Problem::new("unknown-stage", message).with_hint(hint).blaming(from));
     }
     Ok(match named_context(options, from) {
+        _ if lower == "scratch" => From::Scratch,
         Some((name, NamedContext::Local(_))) => From::Context(name),
         Some((_, NamedContext::Image(reference))) => From::Image(reference.clone()),
         None => From::Image(from.to_owned()),

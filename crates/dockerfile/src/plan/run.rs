@@ -184,6 +184,8 @@ impl Planner<'_> {
                 let digest = self.images[image.0 as usize].digest;
                 Ok((CopyFrom::Image { image }, format!("image {digest}")))
             }
+            // Whatever is looked for there is missing when it is copied, as in BuildKit.
+            From::Scratch => Ok((CopyFrom::Scratch, "scratch".to_owned())),
             From::Context(name) => {
                 let mut digests = Vec::new();
                 for source in sources {

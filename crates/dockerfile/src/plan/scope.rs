@@ -99,6 +99,22 @@ impl<'a> Global<'a> {
         self.build_arg(name).or(Some(value))
     }
 
+    /// `SOURCE_DATE_EPOCH`, as build argument or global argument, in seconds since 1970; an empty one
+    /// is none.
+    pub(crate) fn epoch(&self) -> Result<Option<i64>, Problem> {
+        const NAME: &str = "SOURCE_DATE_EPOCH";
+        let given = self.options.build_args.get(NAME).cloned().or_else(|| self.get(NAME));
+        let Some(text) = given.filter(|text| !text.is_empty()) else { return Ok(None) };
+        text.parse().map(Some).map_err(|_| {
+            let message = format!("invalid SOURCE_DATE_EPOCH: {text}");
+            Problem::new("bad-epoch", message)
+                .with_hint(
+                    "it is a number of seconds since 1970; names of contexts are not supported yet",
+                )
+                .blaming(text)
+        })
+    }
+
     /// Expands a word of a FROM line or a global default.
     pub(crate) fn expand(&self, word: &str) -> Result<String, Problem> {
         self.expand_with(word, &|name| self.get(name))

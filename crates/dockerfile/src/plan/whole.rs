@@ -7,6 +7,7 @@ use common::tree::Manifest;
 use super::{graph, stage};
 use crate::checks::{Config, Finding, of_froms};
 use crate::diagnostic::Problem;
+use crate::source::is_own_frontend;
 use crate::{Dockerfile, ImageFacts, ImageNeed, Options, Planned};
 
 /// How many failures are told at once.
@@ -46,6 +47,14 @@ pub(crate) fn plan(
     files: Files<'_>,
 ) -> Result<Outcome, Vec<Failure>> {
     let config = config(file, options).map_err(|failure| vec![failure])?;
+    if let Some(name) = options.build_args.get("BUILDKIT_SYNTAX")
+        && !is_own_frontend(name)
+    {
+        let problem =
+            Problem::new("other-frontend", format!("the frontend {name:?} is not supported"))
+                .with_hint("BUILDKIT_SYNTAX can name docker/dockerfile:1, which is built in");
+        return Err(vec![file.source.failure(problem, file.stages[0].lines)]);
+    }
     let graph = graph::build(file, options, known)?;
     if !graph.missing.is_empty() {
         return Ok(Outcome::Missing(graph.missing));
@@ -65,6 +74,9 @@ pub(crate) fn plan(
     }
     let mut findings = file.findings.clone();
     findings.extend(of_froms(file, options, &graph.global));
+    let lines = file.global_args.first().map_or(file.stages[0].lines, |spanned| spanned.lines);
+    let epoch = graph.global.epoch();
+    let epoch = epoch.map_err(|problem| vec![file.source.failure(problem, lines)])?;
     let outline = file.outline(options, &graph, &planner.stages, &planner.variables);
     let remotes = std::mem::take(&mut planner.remotes);
     let (stages, images, consumed, found) = planner.finish();
@@ -82,6 +94,7 @@ pub(crate) fn plan(
     let plan = Plan { stages, targets, images };
     Ok(Outcome::Planned(Box::new(Planned {
         plan,
+        epoch,
         remotes,
         warnings,
         outline,

@@ -23,6 +23,7 @@ const WRONG: &[&str] = &[
     "FROM alpine extra\n",
     "FROM alpine AS 1a\n",
     "ARG X\nFROM $X\n",
+    "ARG SOURCE_DATE_EPOCH=soon\nFROM alpine\n",
     "FROM --platform=$NONE alpine\n",
     "FROM --platform=a/b/c/d/e alpine\n",
     "FROM alpine\nCOPY --chmd=1 file /\n",

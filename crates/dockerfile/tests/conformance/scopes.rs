@@ -154,3 +154,28 @@ fn the_bases_environment_comes_first() {
     assert_eq!((run.user.as_str(), run.working_dir.as_str()), ("u", "/w"));
     assert_eq!(stage.config.env.last().map(String::as_str), Some("W=base"));
 }
+
+#[test]
+fn the_age_of_images_is_an_argument() {
+    // G15
+    let epoch = |text: &str, given: Option<&str>| {
+        let mut planning = Planning::new(text);
+        if let Some(given) = given {
+            planning = planning.build_arg("SOURCE_DATE_EPOCH", given);
+        }
+        planning.run().unwrap().epoch
+    };
+    let file = "ARG SOURCE_DATE_EPOCH=100\nFROM a\n";
+    assert_eq!(epoch("FROM a\n", None), None);
+    assert_eq!(epoch("FROM a\n", Some("5")), Some(5));
+    assert_eq!(epoch(file, None), Some(100));
+    assert_eq!(epoch(file, Some("5")), Some(5));
+    assert_eq!(epoch(file, Some("")), None);
+}
+
+#[test]
+fn a_build_argument_names_the_frontend_too() {
+    let planning = |name: &str| Planning::new("FROM a\n").build_arg("BUILDKIT_SYNTAX", name);
+    assert!(planning("docker/dockerfile:1.7").run().is_ok());
+    assert_eq!(planning("other/frontend").failure().0, "other-frontend");
+}

@@ -152,6 +152,7 @@ fn triggers_and_targets() -> Vec<Case> {
             "G8",
             "FROM alpine AS s\nLABEL a=b\nENV X=1\nRUN echo x > /x\nFROM alpine\nCOPY --from=s /x /\n",
         ),
+        case("copy-from-scratch", "C32", "FROM alpine\nCOPY --from=scratch / /x/\nCOPY --from=scratch *.none /y/\n"),
         case(
             "same-base-twice",
             "G16",

@@ -122,6 +122,7 @@ pub fn copy(op: &CopyOp, inputs: CopyInputs<'_>, rootfs: &Path) -> Result<CopySt
             if op.parents { parents::pivot(pattern) } else { (pattern.clone(), 0) };
         let from = match &op.from {
             CopyFrom::Context => "build context",
+            CopyFrom::Scratch => "empty image",
             CopyFrom::NamedContext { .. } => "named context",
             CopyFrom::Stage { .. } => "stage",
             CopyFrom::Image { .. } => "image",
