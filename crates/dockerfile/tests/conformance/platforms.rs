@@ -61,3 +61,15 @@ fn a_stage_has_the_platform_that_its_from_says() {
     // B14: that of a stage is its base's.
     assert_eq!(platforms, ["linux/s390x", "linux/s390x"]);
 }
+
+#[test]
+fn several_targets_are_one_graph() {
+    let text = "FROM alpine AS deps\nRUN fetch\nFROM deps AS app\nRUN make app\n\
+                FROM deps AS tool\nRUN make tool\nFROM scratch AS docs\nCOPY file /\n";
+    let plans = ["app", "tool"].map(|target| Planning::new(text).target(target).run().unwrap());
+    let plan = dockerfile::merge(plans.into()).plan;
+    assert_eq!(labels(&plan), ["deps", "app", "tool"]);
+    let targets: Vec<u32> = plan.targets.iter().map(|target| target.stage.0).collect();
+    assert_eq!(targets, [1, 2]);
+    assert_eq!(plan.stages[2].base, Base::Stage(plan.stages[0].index));
+}
