@@ -19,7 +19,8 @@ use rustix::fs::{
 };
 
 use crate::header::HeaderNumbers;
-use crate::{CAPABILITY_XATTR, OPAQUE_NAME, OPAQUE_XATTR, WHITEOUT_PREFIX};
+use crate::namespace::{in_user_namespace, opaque_xattr};
+use crate::{CAPABILITY_XATTR, OPAQUE_NAME, WHITEOUT_PREFIX};
 
 /// Most entries of a layer.
 const MAX_ENTRIES: u64 = 5_000_000;
@@ -180,7 +181,7 @@ impl Extraction {
         };
         let parent = self.open_directory(parents).map_err(io_fail)?;
         if name == OPAQUE_NAME.as_bytes() {
-            fsetxattr(&parent, OPAQUE_XATTR, b"y", XattrFlags::empty())
+            fsetxattr(&parent, opaque_xattr(), b"y", XattrFlags::empty())
                 .map_err(|error| io_fail(error.into()))?;
             return Ok(());
         }
@@ -247,7 +248,11 @@ impl Extraction {
                     _ => FileType::BlockDevice,
                 };
                 let device = rustix::fs::makedev(major, minor);
-                mknodat(parent, os(name), kind, Mode::from_raw_mode(facts.mode), device)?;
+                match mknodat(parent, os(name), kind, Mode::from_raw_mode(facts.mode), device) {
+                    // Nobody may make one in a user namespace: left out, as BuildKit does there.
+                    Err(rustix::io::Errno::PERM) if in_user_namespace() => return Ok(()),
+                    result => result?,
+                }
                 facts.apply_to_name(parent, name, true)?;
             }
             other => {

@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 use common::Digest;
 use common::digest::Hasher;
 
-use crate::{CAPABILITY_XATTR, OPAQUE_NAME, OPAQUE_XATTR, WHITEOUT_PREFIX};
+use crate::namespace::opaque_xattr;
+use crate::{CAPABILITY_XATTR, OPAQUE_NAME, WHITEOUT_PREFIX};
 
 /// How a blob is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -120,7 +121,7 @@ fn collect(
 }
 
 fn is_opaque(path: &Path) -> io::Result<bool> {
-    Ok(xattr::get(path, OPAQUE_XATTR)?.as_deref() == Some(b"y"))
+    Ok(xattr::get(path, opaque_xattr())?.as_deref() == Some(b"y"))
 }
 
 /// Whether the highest layer that has `path` has it as a directory with the same metadata.

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags,
-    fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount_bind_recursive, mount_change,
-    mount_remount, move_mount, unmount,
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_bind_recursive,
+    mount_change, mount_remount, move_mount, unmount,
 };
 
 /// Layers that one overlay mount takes (kernel: `OVL_MAX_STACK`).
@@ -110,6 +110,10 @@ fn open_overlay(lowers: &[PathBuf]) -> io::Result<rustix::fd::OwnedFd> {
     fsconfig_set_string(overlay.as_fd(), "metacopy", "off")?;
     fsconfig_set_string(overlay.as_fd(), "redirect_dir", "off")?;
     fsconfig_set_string(overlay.as_fd(), "index", "off")?;
+    if ::layer::in_user_namespace() {
+        // There the attributes of the overlay are those that everybody may write.
+        fsconfig_set_flag(overlay.as_fd(), "userxattr")?;
+    }
     // The kernel wants the highest layer first. `lowerdir+` (Linux 6.8) takes one path a call, so
     // neither the length of an option string nor a colon in a path is a limit.
     for lower in lowers.iter().rev() {

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a wrong assumption of a test fails the test")]
 
 mod archives;
+mod calls;
 mod copies;
 mod layers;
 mod runs;

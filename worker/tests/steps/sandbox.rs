@@ -136,6 +136,7 @@ impl Sandbox {
             mounts: Vec::new(),
             secret_env: Vec::new(),
             limits: Resources::default(),
+            written: vec![step.upper.clone()],
         }
     }
 
