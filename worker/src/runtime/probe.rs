@@ -6,12 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
-use serde_json::Value;
-
 use super::cgroup::{Cgroup, Parent};
 use super::config::{DefaultNetwork, RuntimeConfig, RuntimeKind, SeccompMode};
 use super::deny::Deny;
 use super::network::NetworkPool;
+use super::seccomp::Filter;
 
 /// An OCI runtime that is known to work on this host.
 #[derive(Debug, Clone)]
@@ -30,7 +29,7 @@ pub struct Runtime {
     /// Whether the runtime has to be kept from seeing the v2 tree of a hybrid host.
     pub(super) hide_unified: bool,
     /// The filter of a sandbox's system calls.
-    pub(super) seccomp: Option<Arc<Value>>,
+    pub(super) seccomp: Option<Arc<Filter>>,
 }
 
 /// No runtime works here.
@@ -108,7 +107,10 @@ impl Runtime {
                 runtime.seccomp = seccomp;
                 runtime.hide_unified = hide_unified;
                 match runtime.try_out(scratch).map_err(ProbeError::Prepare)? {
-                    Ok(()) => return Ok(Self { network, ..runtime }),
+                    Ok(()) => {
+                        runtime.compile_filter(scratch).map_err(ProbeError::Prepare)?;
+                        return Ok(Self { network, ..runtime });
+                    }
                     Err(problem) => problems.push(format!("{name}: {problem}")),
                 }
             }
@@ -118,14 +120,15 @@ impl Runtime {
 
     /// The profile, if it is wanted and the runtime was built to apply one: crun that was not says
     /// nothing when it is given one, so that here only its own word tells.
-    fn filter(&self) -> Option<Arc<Value>> {
+    fn filter(&self) -> Option<Arc<Filter>> {
         if self.config.seccomp == SeccompMode::Off {
             return None;
         }
         let output = Command::new(&self.program).arg("--version").output().ok()?;
         let text = String::from_utf8_lossy(&output.stdout).to_lowercase();
         let can_filter = text.contains("+seccomp") || text.contains("libseccomp:");
-        super::spec::sandbox_profile().filter(|_| can_filter).map(Arc::new)
+        let profile = super::spec::sandbox_profile().filter(|_| can_filter)?;
+        Some(Arc::new(Filter { profile, compiled: None }))
     }
 
     /// Whether system calls of a RUN are filtered.
@@ -191,18 +194,65 @@ impl Runtime {
     /// Runs a container whose only program does not exist. A runtime that works says just that,
     /// after it has set up everything else.
     fn try_out(&self, scratch: &Path) -> io::Result<Result<(), String>> {
+        let probe = Probe::prepare(self, scratch, "/slipway-probe-no-such-program")?;
+        let output = probe.start(self, "run").stdin(Stdio::null()).output()?;
+        probe.remove(self)?;
+        Ok(judge(&output))
+    }
+
+    /// Has crun compile the filter once, instead of for every container: it leaves the compiled one
+    /// beside the state of a container that was made and not started.
+    fn compile_filter(&mut self, scratch: &Path) -> io::Result<()> {
+        use base64::Engine as _;
+        let (RuntimeKind::Crun, Some(filter)) = (self.kind, &self.seccomp) else { return Ok(()) };
+        let probe = Probe::prepare(self, scratch, "/program")?;
+        let made = probe
+            .start(self, "create")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()?;
+        let compiled = fs::read(self.state.join(&probe.id).join("seccomp.bpf"));
+        probe.remove(self)?;
+        match compiled {
+            // Instructions have eight bytes.
+            Ok(bytes) if made.success() && !bytes.is_empty() && bytes.len() % 8 == 0 => {
+                let compiled = Some(base64::prelude::BASE64_STANDARD.encode(bytes));
+                let profile = filter.profile.clone();
+                self.seccomp = Some(Arc::new(Filter { profile, compiled }));
+            }
+            // Another version: it compiles every time, and all is well but slower.
+            _ => tracing::debug!("crun left no compiled filter"),
+        }
+        Ok(())
+    }
+}
+
+/// A container that is made to see what comes of it.
+struct Probe {
+    bundle: tempfile::TempDir,
+    id: String,
+    _cgroup: Option<Cgroup>,
+}
+
+impl Probe {
+    /// Prepares one that would run `program`; `/program` is there.
+    fn prepare(runtime: &Runtime, scratch: &Path, program: &str) -> io::Result<Self> {
+        use std::os::unix::fs::PermissionsExt as _;
         let bundle = tempfile::Builder::new().prefix("probe-").tempdir_in(scratch)?;
         let rootfs = bundle.path().join("rootfs");
         for directory in ["proc", "sys", "dev"] {
             fs::create_dir_all(rootfs.join(directory))?;
         }
-        fs::create_dir_all(&self.state)?;
+        fs::write(rootfs.join("program"), "")?;
+        fs::set_permissions(rootfs.join("program"), fs::Permissions::from_mode(0o755))?;
+        fs::create_dir_all(&runtime.state)?;
         let id = format!("probe-{}", uuid::Uuid::now_v7().simple());
-        let cgroup =
-            self.cgroups.as_ref().map(|parent| Cgroup::make(parent, &id, 0)).transpose()?;
+        let cgroups = runtime.cgroups.as_ref();
+        let cgroup = cgroups.map(|parent| Cgroup::make(parent, &id, 0)).transpose()?;
         let op = common::plan::RunOp {
             network: common::plan::Network::None,
-            ..common::plan::RunOp::new(vec!["/slipway-probe-no-such-program".to_owned()])
+            ..common::plan::RunOp::new(vec![program.to_owned()])
         };
         let cgroup_path = cgroup.as_ref().map(Cgroup::container_path);
         let around = super::spec::Surroundings {
@@ -219,21 +269,23 @@ impl Runtime {
             network: super::spec::NetworkNamespace::New,
             pids: 64,
             cpu_millis: None,
-            seccomp: self.seccomp.as_deref(),
+            seccomp: runtime.seccomp.as_deref(),
         };
         let config = super::spec::config(&op, &around);
         fs::write(bundle.path().join("config.json"), config.to_string())?;
-        let output = self
-            .command()
-            .arg("run")
-            .arg("--bundle")
-            .arg(bundle.path())
-            .arg(&id)
-            .stdin(Stdio::null())
-            .output()?;
-        self.command().args(["delete", "--force", &id]).stderr(Stdio::null()).output()?;
-        drop(cgroup);
-        Ok(judge(&output))
+        Ok(Self { bundle, id, _cgroup: cgroup })
+    }
+
+    fn start(&self, runtime: &Runtime, subcommand: &str) -> Command {
+        let mut command = runtime.command();
+        command.arg(subcommand).arg("--bundle").arg(self.bundle.path()).arg(&self.id);
+        command
+    }
+
+    fn remove(&self, runtime: &Runtime) -> io::Result<()> {
+        let mut command = runtime.command();
+        command.args(["delete", "--force", &self.id]);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).status().map(drop)
     }
 }
 
@@ -309,6 +361,8 @@ mod tests {
             let runtime = Runtime::probe(&config, scratch.path()).unwrap();
             assert_eq!(runtime.name(), program_name(kind));
             assert!(runtime.filters_calls());
+            let compiled = runtime.seccomp.as_ref().unwrap().compiled.is_some();
+            assert_eq!(compiled, kind == RuntimeKind::Crun);
         }
     }
 

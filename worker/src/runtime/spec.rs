@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::capabilities;
 use super::mounts::ContainerMount;
+use super::seccomp::{COMPILED_ANNOTATION, Filter};
 use super::users::Identity;
 
 /// Size of `/dev/shm` unless the build says otherwise.
@@ -61,7 +62,7 @@ pub(super) struct Surroundings<'a> {
     /// CPU time per wall time, in thousandths of a CPU; none is no limit.
     pub(super) cpu_millis: Option<u32>,
     /// The filter of a sandbox's system calls, where the runtime can filter.
-    pub(super) seccomp: Option<&'a Value>,
+    pub(super) seccomp: Option<&'a Filter>,
 }
 
 /// Which network namespace a container uses.
@@ -118,7 +119,10 @@ pub(super) fn config(op: &RunOp, around: &Surroundings<'_>) -> Value {
         config["linux"]["resources"] = resources(op, around);
     }
     if let Some(seccomp) = around.seccomp.filter(|_| is_sandbox) {
-        config["linux"]["seccomp"] = seccomp.clone();
+        config["linux"]["seccomp"] = seccomp.profile.clone();
+        if let Some(compiled) = &seccomp.compiled {
+            config["annotations"] = json!({ COMPILED_ANNOTATION: compiled });
+        }
     }
     config
 }

@@ -16,6 +16,19 @@ const NOT_PERMITTED: u32 = 1;
 /// `ENOSYS`, on every architecture that is named here.
 const NO_SUCH_CALL: u32 = 38;
 
+/// The annotation by which crun takes a filter that is compiled already (crun(1)).
+pub(super) const COMPILED_ANNOTATION: &str = "run.oci.seccomp_bpf_data";
+
+/// A filter for containers.
+#[derive(Debug)]
+pub(super) struct Filter {
+    /// The section `linux.seccomp`.
+    pub(super) profile: Value,
+    /// The same as the kernel takes it, in base64, for a runtime that takes it so: compiling it
+    /// costs longer than all else that starting a container does.
+    pub(super) compiled: Option<String>,
+}
+
 /// Calls that are allowed under a condition.
 struct Group {
     names: &'static str,
