@@ -87,7 +87,7 @@ impl DiskWatch {
 
     fn blame(&self, written: u64) -> DiskExcess {
         let was_there = self.free_at_start.saturating_sub(self.floor);
-        if written > 0 && written >= was_there / 2 {
+        if was_there > 0 && written >= was_there / 2 {
             DiskExcess::Filled { written }
         } else {
             DiskExcess::Full
@@ -218,9 +218,11 @@ mod tests {
         assert!(
             matches!(over.exceeded().await, DiskExcess::Limit { written } if written > 1 << 20)
         );
-        let full = DiskWatch::new(&directories, 0, u64::MAX);
-        let others = DiskWatch { free_at_start: u64::MAX, floor: 1 << 60, ..full.clone() };
+        let full = DiskWatch::new(&directories, 0, 1 << 60);
+        assert_eq!(full.exceeded().await, DiskExcess::Full);
+        let others = DiskWatch { free_at_start: u64::MAX, ..full.clone() };
         assert_eq!(others.exceeded().await, DiskExcess::Full);
-        assert!(matches!(full.exceeded().await, DiskExcess::Filled { .. }));
+        let own = DiskWatch { free_at_start: (1 << 60) + (1 << 20), ..full };
+        assert!(matches!(own.exceeded().await, DiskExcess::Filled { .. }));
     }
 }

@@ -8,5 +8,6 @@ mod archives;
 mod calls;
 mod copies;
 mod layers;
+mod limits;
 mod runs;
 mod sandbox;
