@@ -98,7 +98,9 @@ impl Layout {
             match entry.kind {
                 EntryKind::Directory if entry.path == TreePath::root() => Ok(()),
                 EntryKind::Directory => fs::create_dir(&path),
-                EntryKind::File { .. } => File::create_new(&path).map(drop),
+                EntryKind::File { size_bytes, .. } => {
+                    File::create_new(&path).and_then(|file| file.set_len(size_bytes))
+                }
                 _ => Ok(()),
             }
             .map_err(|source| LayoutError::Write { path, source })?;
@@ -134,7 +136,11 @@ impl Layout {
                 File::options()
                     .write(true)
                     .open(&path)
-                    .and_then(|file| file.write_all_at(slice, run.at))
+                    .and_then(|file| {
+                        // What is not written is a hole, which reads as zeros.
+                        let mut parts = common::holes::runs(slice).into_iter();
+                        parts.try_for_each(|(at, part)| file.write_all_at(part, run.at + at as u64))
+                    })
                     .map_err(|source| LayoutError::Write { path, source })?;
             }
         }

@@ -18,14 +18,24 @@ use rustix::fs::{
     utimensat,
 };
 
+use crate::bounded::Bounded;
 use crate::header::HeaderNumbers;
 use crate::namespace::{in_user_namespace, opaque_xattr};
-use crate::{CAPABILITY_XATTR, OPAQUE_NAME, WHITEOUT_PREFIX};
+use crate::{CAPABILITY_XATTR, OPAQUE_NAME, WHITEOUT_PREFIX, sparse};
 
 /// Most entries of a layer.
 const MAX_ENTRIES: u64 = 5_000_000;
 /// Most bytes of an unpacked layer.
 const MAX_BYTES: u64 = 256 << 30;
+/// Most components of all paths together: each is a call or two. Five million files lie eight
+/// directories deep on average in the deepest trees that are seen.
+const MAX_COMPONENTS: u64 = 60_000_000;
+/// Most bytes of the paths of all directories together, which are kept in memory to the end.
+const MAX_DIRECTORY_BYTES: u64 = 512 << 20;
+/// The disk is not filled further than this, in bytes.
+const MIN_FREE_BYTES: u64 = 256 << 20;
+/// So many bytes may be written before the disk is looked at again.
+const FREE_CHECK_BYTES: u64 = 64 << 20;
 
 /// A layer that was unpacked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,10 +49,18 @@ pub struct Extracted {
 /// A layer could not be unpacked.
 #[derive(Debug, thiserror::Error)]
 pub enum ExtractError {
-    /// The archive is damaged, or asks for what no layer may have.
+    /// The archive is damaged.
     #[error("the layer is not valid at {path:?}: {problem}")]
     Invalid {
         /// The entry; empty for the archive as a whole.
+        path: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The archive asks for what no layer may have.
+    #[error("the layer is refused at {path:?}: {problem}")]
+    Refused {
+        /// The entry.
         path: String,
         /// What is wrong.
         problem: String,
@@ -65,15 +83,31 @@ pub fn extract(reader: impl Read, destination: &Path) -> Result<Extracted, Extra
     let root = OwnedFd::from(File::open(destination).map_err(fail)?);
     let plain = decompress(BufReader::with_capacity(256 << 10, reader)).map_err(fail)?;
     let mut hashing = HashingReader { inner: plain, hasher: Hasher::new() };
-    let mut extraction = Extraction { root, directories: Vec::new(), content_bytes: 0, entries: 0 };
-    let mut archive = tar::Archive::new(&mut hashing);
-    for entry in archive.entries().map_err(fail)? {
-        let entry = entry.map_err(|error| ExtractError::Invalid {
+    let mut extraction = Extraction {
+        root,
+        directories: Vec::new(),
+        content_bytes: 0,
+        entries: 0,
+        components: 0,
+        directory_bytes: 0,
+        unchecked_bytes: 0,
+    };
+    let (bounded, gate) = Bounded::new(&mut hashing);
+    let mut archive = tar::Archive::new(bounded);
+    let mut entries = archive.entries().map_err(fail)?;
+    loop {
+        gate.expect_headers();
+        let next = entries.next();
+        gate.expect_content();
+        let Some(entry) = next else { break };
+        let mut entry = entry.map_err(|error| ExtractError::Invalid {
             path: String::new(),
             problem: error.to_string(),
         })?;
-        extraction.entry(entry)?;
+        extraction.entry(&mut entry)?;
+        io::copy(&mut entry, &mut io::sink()).map_err(fail)?;
     }
+    drop(archive);
     // The digest covers what stands behind the last entry too.
     io::copy(&mut hashing, &mut io::sink()).map_err(fail)?;
     extraction.finish_directories()?;
@@ -110,6 +144,10 @@ struct Extraction {
     directories: Vec<(Vec<Vec<u8>>, Facts)>,
     content_bytes: u64,
     entries: u64,
+    components: u64,
+    directory_bytes: u64,
+    /// Written since the disk was looked at.
+    unchecked_bytes: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -154,7 +192,7 @@ fn os(name: &[u8]) -> &std::ffi::OsStr {
 }
 
 impl Extraction {
-    fn entry(&mut self, mut entry: tar::Entry<'_, impl Read>) -> Result<(), ExtractError> {
+    fn entry(&mut self, entry: &mut tar::Entry<'_, impl Read>) -> Result<(), ExtractError> {
         let kind = entry.header().entry_type();
         if kind.is_pax_global_extensions() {
             // A comment about the archive: nothing of the file system.
@@ -163,17 +201,25 @@ impl Extraction {
         let raw = entry.path_bytes().into_owned();
         let path = String::from_utf8_lossy(&raw).into_owned();
         let io_fail = |source| ExtractError::Io { path: path.clone(), source };
-        let invalid = |problem: &str| ExtractError::Invalid {
-            path: path.clone(),
+        let refused = |problem: &str| ExtractError::Refused {
+            path: path.chars().take(1000).collect(),
             problem: problem.to_owned(),
         };
         self.entries += 1;
         self.content_bytes = self.content_bytes.saturating_add(entry.size());
         if self.entries > MAX_ENTRIES || self.content_bytes > MAX_BYTES {
-            return Err(invalid("the layer is too big"));
+            return Err(refused("the layer is too big"));
         }
-        let parts = components(&raw).ok_or_else(|| invalid("the path climbs out of the layer"))?;
-        let facts = facts(&mut entry).map_err(io_fail)?;
+        let parts = components(&raw)
+            .ok_or_else(|| refused("the path climbs out of the layer, or is too long"))?;
+        self.components += parts.len() as u64;
+        if kind.is_dir() {
+            self.directory_bytes += raw.len() as u64;
+        }
+        if self.components > MAX_COMPONENTS || self.directory_bytes > MAX_DIRECTORY_BYTES {
+            return Err(refused("the layer's paths are too long"));
+        }
+        let facts = facts(entry).map_err(io_fail)?;
         let Some((name, parents)) = parts.split_last() else {
             // The root itself.
             self.directories.push((Vec::new(), facts));
@@ -187,7 +233,7 @@ impl Extraction {
         }
         if let Some(hidden) = name.strip_prefix(WHITEOUT_PREFIX.as_bytes()) {
             if hidden.is_empty() || matches!(hidden, b"." | b"..") {
-                return Err(invalid("a whiteout names nothing"));
+                return Err(refused("a whiteout names nothing"));
             }
             clear(&parent, hidden).map_err(io_fail)?;
             mknodat(&parent, os(hidden), FileType::CharacterDevice, Mode::empty(), 0)
@@ -200,14 +246,14 @@ impl Extraction {
             return Ok(());
         }
         clear(&parent, name).map_err(io_fail)?;
-        self.make(&parent, name, kind, &facts, &mut entry).map_err(|error| match error {
+        self.make(&parent, name, kind, &facts, entry).map_err(|error| match error {
             MakeError::Io(source) => io_fail(source),
-            MakeError::Invalid(problem) => invalid(&problem),
+            MakeError::Refused(problem) => refused(&problem),
         })
     }
 
     fn make(
-        &self,
+        &mut self,
         parent: &OwnedFd,
         name: &[u8],
         kind: tar::EntryType,
@@ -218,8 +264,12 @@ impl Extraction {
             tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse => {
                 let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
                 let fd = openat(parent, os(name), flags, Mode::from_raw_mode(0o600))?;
-                let mut file = File::from(fd);
-                io::copy(entry, &mut file)?;
+                let file = File::from(fd);
+                self.look_at_disk(entry.size())?;
+                let root = &self.root;
+                sparse::write_stream(entry, &file, |so_far| {
+                    if so_far.is_multiple_of(FREE_CHECK_BYTES) { check_free(root) } else { Ok(()) }
+                })?;
                 facts.apply(&file.into())?;
             }
             tar::EntryType::Symlink => {
@@ -229,7 +279,7 @@ impl Extraction {
             tar::EntryType::Link => {
                 let target = link_name(entry);
                 let climbs =
-                    || MakeError::Invalid("a hard link climbs out of the layer".to_owned());
+                    || MakeError::Refused("a hard link climbs out of the layer".to_owned());
                 let parts = components(&target).ok_or_else(climbs)?;
                 let (target_name, parents) = parts.split_last().ok_or_else(climbs)?;
                 let from = self.open_directory(parents)?;
@@ -257,10 +307,20 @@ impl Extraction {
             }
             other => {
                 let kind = other.as_byte() as char;
-                return Err(MakeError::Invalid(format!("unknown type of entry {kind:?}")));
+                return Err(MakeError::Refused(format!("unknown type of entry {kind:?}")));
             }
         }
         Ok(())
+    }
+
+    /// Stops before the disk is full.
+    fn look_at_disk(&mut self, more: u64) -> io::Result<()> {
+        self.unchecked_bytes = self.unchecked_bytes.saturating_add(more);
+        if self.unchecked_bytes < FREE_CHECK_BYTES {
+            return Ok(());
+        }
+        self.unchecked_bytes = 0;
+        check_free(&self.root)
     }
 
     /// Opens a directory of the layer, making what is missing, never through a link.
@@ -283,9 +343,17 @@ impl Extraction {
     }
 }
 
+fn check_free(root: &OwnedFd) -> io::Result<()> {
+    let found = rustix::fs::fstatvfs(root)?;
+    if found.f_bavail.saturating_mul(found.f_frsize) < MIN_FREE_BYTES {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    Ok(())
+}
+
 enum MakeError {
     Io(io::Error),
-    Invalid(String),
+    Refused(String),
 }
 
 impl<E: Into<io::Error>> From<E> for MakeError {

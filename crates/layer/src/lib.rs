@@ -4,11 +4,14 @@
 //! for removed ones. On disk a layer is a directory in overlayfs form: a character device 0/0 for a
 //! removed file, the attribute `trusted.overlay.opaque`, or `user.overlay.opaque`, for a replaced directory.
 
+mod bounded;
 mod extract;
 mod header;
 mod namespace;
 mod pack;
+pub mod sparse;
 
+pub use bounded::{Bounded, Gate};
 pub use extract::{ExtractError, Extracted, extract};
 pub use header::HeaderNumbers;
 pub use namespace::in_user_namespace;

@@ -46,11 +46,25 @@ pub struct PackedLayer {
 
 /// A layer could not be written.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot make a layer of {path}: {source}")]
-pub struct PackError {
-    path: PathBuf,
-    #[source]
-    source: io::Error,
+pub enum PackError {
+    /// The disk.
+    #[error("cannot make a layer of {path}: {source}")]
+    Io {
+        /// The file at fault.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file whose name means something else in a layer: whoever reads the layer would remove
+    /// another file instead.
+    #[error(
+        "{path:?} cannot be in a layer: names that begin with \".wh.\" stand for removed files"
+    )]
+    ReservedName {
+        /// The path in the layer.
+        path: PathBuf,
+    },
 }
 
 /// Writes the changes in `upper` as a blob to the new file `out`.
@@ -63,9 +77,12 @@ pub fn pack_upper(
     out: &Path,
     compression: Compression,
 ) -> Result<PackedLayer, PackError> {
-    let fail = |path: &Path, source| PackError { path: path.to_owned(), source };
+    let fail = |path: &Path, source| PackError::Io { path: path.to_owned(), source };
     let mut paths = Vec::new();
     collect(upper, Path::new(""), lowers, &mut paths).map_err(|source| fail(upper, source))?;
+    if let Some(path) = paths.iter().find(|path| is_reserved(path)) {
+        return Err(PackError::ReservedName { path: Path::new("/").join(path) });
+    }
     let file = File::create_new(out).map_err(|source| fail(out, source))?;
     let blob = Hashing::new(BufWriter::with_capacity(256 << 10, file));
     let encoder = Encoder::new(blob, compression).map_err(|source| fail(out, source))?;
@@ -118,6 +135,10 @@ fn collect(
         any = true;
     }
     Ok(any)
+}
+
+fn is_reserved(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_bytes().starts_with(WHITEOUT_PREFIX.as_bytes()))
 }
 
 fn is_opaque(path: &Path) -> io::Result<bool> {

@@ -88,6 +88,18 @@ pub(super) async fn run(
     Ok(StageOutcome::Succeeded { layers, exports: Vec::new() })
 }
 
+fn pack_failure(error: &PackError) -> Failure {
+    match error {
+        PackError::ReservedName { .. } => {
+            Failure::new(FailureClass::User, "reserved-name", error.to_string())
+                .with_hint("leave the file out, or give it another name")
+        }
+        PackError::Io { .. } => {
+            Failure::new(FailureClass::Infrastructure, "pack-failed", error.to_string())
+        }
+    }
+}
+
 /// Says where in the Dockerfile a failure belongs.
 fn place(error: JobError, step: &Step) -> JobError {
     match error {
@@ -193,9 +205,18 @@ impl StageRun<'_> {
         let mut lowers = self.lowers[..self.job.base_layers.len()].to_vec();
         for pending in std::mem::take(&mut self.pending) {
             let start = Instant::now();
-            let packed = pending.packing.await?.map_err(|error| {
-                Failure::new(FailureClass::Infrastructure, "pack-failed", error.to_string())
-            })?;
+            let packed = match pending.packing.await? {
+                Ok(packed) => packed,
+                Err(error) => {
+                    let steps = &self.job.stage.steps;
+                    let step = steps.iter().find(|step| step.number == pending.number);
+                    let error = JobError::from(pack_failure(&error));
+                    return Err(match step {
+                        Some(step) => place(error, step),
+                        None => error,
+                    });
+                }
+            };
             let snapshot_millis = millis(start);
             self.account.timing.snapshot_millis += snapshot_millis;
             let made = farm_layer(&packed);

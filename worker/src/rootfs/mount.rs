@@ -5,9 +5,9 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags,
-    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_bind_recursive,
-    mount_change, mount_remount, move_mount, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount,
+    fsopen, mount_bind_recursive, mount_change, mount_remount, move_mount, open_tree, unmount,
 };
 
 /// Layers that one overlay mount takes (kernel: `OVL_MAX_STACK`).
@@ -43,6 +43,15 @@ pub fn mount_memory(at: &Path) -> io::Result<Mount> {
     fsconfig_set_string(memory.as_fd(), "size", "16m")?;
     fsconfig_create(memory.as_fd())?;
     attach(&memory, MountAttrFlags::empty(), at)
+}
+
+/// Mounts an open directory, whatever its path leads to by now, at the existing directory `at`.
+pub fn mount_directory(directory: &rustix::fd::OwnedFd, at: &Path) -> io::Result<Mount> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    let tree = open_tree(directory.as_fd(), "", flags)?;
+    place(&tree, at)
 }
 
 /// Mounts `lowers` (lowest first, may be empty) read-only at the existing directory `at`.
@@ -128,6 +137,10 @@ fn attach(
     at: &Path,
 ) -> io::Result<Mount> {
     let mounted = fsmount(filesystem.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    place(&mounted, at)
+}
+
+fn place(mounted: &rustix::fd::OwnedFd, at: &Path) -> io::Result<Mount> {
     move_mount(mounted.as_fd(), "", rustix::fs::CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
     let mount = Mount { path: at.to_owned() };
     // Otherwise a copy of the mount in another mount namespace could keep it, or answer an

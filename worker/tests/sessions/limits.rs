@@ -18,7 +18,7 @@ async fn run(
     let failure = match coordinator.result(lease).await.outcome {
         StageOutcome::Failed { failure, .. } => Some(failure),
         StageOutcome::Succeeded { .. } => None,
-        other => panic!("{other:?}"),
+        handed_back @ StageOutcome::HandedBack { .. } => panic!("{handed_back:?}"),
     };
     let lines = coordinator.lines(lease).into_iter().map(|(_, text)| text).collect();
     assert_eq!(coordinator.state().refused_bodies, 0);

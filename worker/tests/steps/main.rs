@@ -7,6 +7,7 @@
 mod archives;
 mod calls;
 mod copies;
+mod escapes;
 mod layers;
 mod limits;
 mod runs;
