@@ -34,7 +34,8 @@ pub async fn run(config: Config, lifecycle: &Lifecycle) -> Result<(), BootError>
     let content = ContentStore::open(&config.worker.data_dir)?;
     let id = content.worker_id()?;
     let scratch = config.worker.data_dir.join("tmp");
-    let runtime_config = config.runtime.clone();
+    let mut runtime_config = config.runtime.clone();
+    runtime_config.deny_networks.extend(coordinator_addresses(&config.coordinator.url).await);
     let runtime = tokio::task::spawn_blocking(move || Runtime::probe(&runtime_config, &scratch))
         .await
         .map_err(std::io::Error::other)??;
@@ -81,6 +82,23 @@ pub async fn run(config: Config, lifecycle: &Lifecycle) -> Result<(), BootError>
     // Tasks unmount what they mounted.
     let _ = tokio::time::timeout(Duration::from_secs(5), worker.tasks.wait()).await;
     Ok(())
+}
+
+/// The coordinator's addresses and port, which no RUN may reach.
+async fn coordinator_addresses(url: &str) -> Vec<String> {
+    let Ok(url) = reqwest::Url::parse(url) else { return Vec::new() };
+    let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
+        return Vec::new();
+    };
+    // An IPv6 address stands in brackets there.
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    match tokio::net::lookup_host((host.as_str(), port)).await {
+        Ok(found) => found.map(|address| address.to_string()).collect(),
+        Err(error) => {
+            tracing::warn!(%host, %error, "the coordinator has no address: RUN may reach it later");
+            Vec::new()
+        }
+    }
 }
 
 fn host_name() -> String {

@@ -158,11 +158,12 @@ fn wait_until_ready(ready: &rustix::fd::OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// The host's own addresses: its services listen there as well as on loopback.
+/// The host's own addresses: its services listen there as well as on loopback. Those of this
+/// thread's network: a process may have several.
 fn own_addresses() -> Vec<String> {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
-    let mut found = local_v4(&read("/proc/net/fib_trie"));
-    found.extend(read("/proc/net/if_inet6").lines().filter_map(|line| {
+    let mut found = local_v4(&read("/proc/thread-self/net/fib_trie"));
+    found.extend(read("/proc/thread-self/net/if_inet6").lines().filter_map(|line| {
         let digits = line.split_whitespace().next().filter(|digits| digits.len() == 32)?;
         Some(std::net::Ipv6Addr::from(u128::from_str_radix(digits, 16).ok()?).to_string())
     }));

@@ -10,5 +10,6 @@ mod copies;
 mod escapes;
 mod layers;
 mod limits;
+mod network;
 mod runs;
 mod sandbox;
