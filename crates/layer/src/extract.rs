@@ -161,7 +161,8 @@ struct Facts {
 
 impl Facts {
     fn apply(&self, fd: &OwnedFd) -> io::Result<()> {
-        fchown(fd, Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)))?;
+        fchown(fd, Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)))
+            .map_err(|error| self.owner_error(error))?;
         fchmod(fd, Mode::from_raw_mode(self.mode))?;
         if let Some(value) = &self.capability {
             fsetxattr(fd, CAPABILITY_XATTR, value, XattrFlags::empty())?;
@@ -173,12 +174,25 @@ impl Facts {
     fn apply_to_name(&self, parent: &OwnedFd, name: &[u8], has_mode: bool) -> io::Result<()> {
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
         let name = std::ffi::OsStr::from_bytes(name);
-        chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+        chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|error| self.owner_error(error))?;
         if has_mode {
             rustix::fs::chmodat(parent, name, Mode::from_raw_mode(self.mode), AtFlags::empty())?;
         }
         utimensat(parent, name, &self.times(), AtFlags::SYMLINK_NOFOLLOW)?;
         Ok(())
+    }
+
+    /// The kernel calls an owner invalid that the user namespace does not know.
+    fn owner_error(&self, error: rustix::io::Errno) -> io::Error {
+        if error == rustix::io::Errno::INVAL && in_user_namespace() {
+            let (uid, gid) = (self.uid, self.gid);
+            return io::Error::other(format!(
+                "the owner {uid}:{gid} has no number in the worker's user namespace: give its user \
+                 more in /etc/subuid and /etc/subgid"
+            ));
+        }
+        error.into()
     }
 
     fn times(&self) -> Timestamps {

@@ -117,11 +117,13 @@ fn open_overlay(lowers: &[PathBuf]) -> io::Result<rustix::fd::OwnedFd> {
     let overlay = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(overlay.as_fd(), "source", "slipway")?;
     fsconfig_set_string(overlay.as_fd(), "metacopy", "off")?;
-    fsconfig_set_string(overlay.as_fd(), "redirect_dir", "off")?;
     fsconfig_set_string(overlay.as_fd(), "index", "off")?;
     if ::layer::in_user_namespace() {
-        // There the attributes of the overlay are those that everybody may write.
+        // There the attributes of the overlay are those that everybody may write, and redirections
+        // are off: the option is refused.
         fsconfig_set_flag(overlay.as_fd(), "userxattr")?;
+    } else {
+        fsconfig_set_string(overlay.as_fd(), "redirect_dir", "off")?;
     }
     // The kernel wants the highest layer first. `lowerdir+` (Linux 6.8) takes one path a call, so
     // neither the length of an option string nor a colon in a path is a limit.

@@ -16,6 +16,7 @@ mod disk;
 mod mounts;
 mod network;
 mod probe;
+pub mod rootless;
 mod seccomp;
 mod spec;
 mod stubs;
