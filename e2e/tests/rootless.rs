@@ -43,3 +43,40 @@ fn owners_removals_and_replaced_directories_are_as_with_rights() {
         assert!(log.lines().any(|line| line.ends_with(expected)), "{expected}: {log}");
     }
 }
+
+#[test]
+fn a_user_without_numbers_is_told_what_is_missing() {
+    let doctor = |arguments: &[&str]| {
+        let output = std::process::Command::new("setpriv")
+            .args(["--reuid", "61235", "--regid", "61235", "--clear-groups", "--inh-caps=-all"])
+            .arg("--")
+            .arg(testkit::program("slipway-worker").unwrap())
+            .args(arguments)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .output()
+            .unwrap();
+        let texts = [output.stdout, output.stderr];
+        let [stdout, stderr] = texts.map(|text| String::from_utf8_lossy(&text).into_owned());
+        (output.status.code(), stdout, stderr)
+    };
+    let (code, report, _) = doctor(&["doctor", "--json"]);
+    assert_eq!(code, Some(1), "{report}");
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["level"], "fail");
+    let findings = report["findings"].as_array().unwrap();
+    let fixes: Vec<_> = findings.iter().filter_map(|finding| finding["fix"].as_str()).collect();
+    for expected in ["usermod --add-subuids 100000-165535 61235", "usermod --add-subgids"] {
+        assert!(fixes.iter().any(|fix| fix.contains(expected)), "{report}");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(directory.path(), open).unwrap();
+    let config = directory.path().join("worker.toml");
+    let text = "[worker]\ndata_dir = \"/nonexistent\"\n[coordinator]\nurl = \"http://127.0.0.1:9\"\n\
+                token = \"x\"\n";
+    std::fs::write(&config, text).unwrap();
+    let (code, _, error) = doctor(&["run", "--config", config.to_str().unwrap()]);
+    assert_ne!(code, Some(0));
+    assert!(error.contains("/etc/subuid gives 0 numbers"), "{error}");
+}

@@ -281,9 +281,8 @@ fn coordinator(report: &mut Report, url: &str) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let answer = runtime.map_err(|error| error.to_string()).and_then(|runtime| {
         runtime.block_on(async {
-            let client = reqwest::Client::builder().timeout(ANSWER_LIMIT).build();
-            let answer = client.map_err(|error| chain(&error))?.get(url).send().await;
-            answer.map_err(|error| chain(&error))
+            let asking = client::http_client().get(url).timeout(ANSWER_LIMIT);
+            asking.send().await.map_err(|error| chain(&error))
         })
     });
     let answer = match answer {

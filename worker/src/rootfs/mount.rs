@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
     OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount,
     fsopen, mount_bind_recursive, mount_change, mount_remount, move_mount, open_tree, unmount,
 };
@@ -67,11 +67,7 @@ pub fn mount_readonly(lowers: &[PathBuf], at: &Path) -> io::Result<Mount> {
         [only] => {
             mount_bind_recursive(only, at)?;
             let mount = Mount { path: at.to_owned() };
-            mount_remount(
-                at,
-                rustix::mount::MountFlags::BIND | rustix::mount::MountFlags::RDONLY,
-                "",
-            )?;
+            mount_remount(at, flags_of(only)? | MountFlags::BIND | MountFlags::RDONLY, "")?;
             mount_change(at, MountPropagationFlags::PRIVATE)?;
             Ok(mount)
         }
@@ -131,6 +127,22 @@ fn open_overlay(lowers: &[PathBuf]) -> io::Result<rustix::fd::OwnedFd> {
         fsconfig_set_string(overlay.as_fd(), "lowerdir+", lower)?;
     }
     Ok(overlay)
+}
+
+/// What a file system is mounted with: in a user namespace none of these may be taken away.
+fn flags_of(path: &Path) -> io::Result<MountFlags> {
+    use rustix::fs::StatVfsMountFlags;
+    let found = rustix::fs::statvfs(path)?.f_flag;
+    let pairs = [
+        (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
+        (StatVfsMountFlags::NODEV, MountFlags::NODEV),
+        (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
+        (StatVfsMountFlags::NOATIME, MountFlags::NOATIME),
+        (StatVfsMountFlags::NODIRATIME, MountFlags::NODIRATIME),
+        (StatVfsMountFlags::RELATIME, MountFlags::RELATIME),
+    ];
+    let flags = pairs.into_iter().filter(|(has, _)| found.contains(*has)).map(|(_, flag)| flag);
+    Ok(flags.fold(MountFlags::empty(), |all, flag| all | flag))
 }
 
 fn attach(

@@ -7,6 +7,7 @@
 mod archives;
 mod calls;
 mod copies;
+mod doctor;
 mod escapes;
 mod layers;
 mod limits;
