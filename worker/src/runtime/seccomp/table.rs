@@ -3,7 +3,7 @@
 //! Source of the facts: `seccomp/default.json` of github.com/moby/profiles, as of 2026-06-30
 //! (commit cd3bed8061c7, eight commits after version seccomp/v0.2.3).
 
-use super::{Group, When};
+use super::profile::{Group, When};
 
 /// What every container may call.
 pub(super) const ALLOWED: &str = "\
