@@ -81,9 +81,8 @@ fn what_is_there_already_is_linked_and_not_read() {
     // One of them has changed since in what can be seen.
     fs::set_permissions(first.path().join("src/small"), fs::Permissions::from_mode(0o600)).unwrap();
     let second = tempfile::tempdir().unwrap();
-    let known = |entry: &Entry| {
-        Some(first.path().join(std::ffi::OsStr::from_bytes(entry.path.as_bytes())))
-    };
+    let known =
+        |entry: &Entry| Some(first.path().join(std::ffi::OsStr::from_bytes(entry.path.as_bytes())));
     let layout = Layout::prepare(&scanned.manifest, |_| true, known, second.path()).unwrap();
     assert!(layout.ranges().iter().map(|range| range.length).sum::<u64>() < 1000);
     fill(&layout, &scanned.packs).unwrap();
