@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use api::public::v1::BuildView;
-use testkit::{Postgres, Redis, Registry, Service, program, wait_for};
+use testkit::{Durability, Postgres, Redis, Registry, Service, program, wait_for};
 
 use crate::standins::push_base_images;
 
@@ -24,11 +24,20 @@ pub struct FarmOptions {
     pub fetch_private: bool,
     /// Whether the workers are started by a user without rights.
     pub rootless: bool,
+    /// Whether the database survives a crash of the machine; tests do without.
+    pub is_durable: bool,
 }
 
 impl Default for FarmOptions {
     fn default() -> Self {
-        Self { workers: 2, slots: 1, lost_after_secs: 3, fetch_private: false, rootless: false }
+        Self {
+            workers: 2,
+            slots: 1,
+            lost_after_secs: 3,
+            fetch_private: false,
+            rootless: false,
+            is_durable: false,
+        }
     }
 }
 
@@ -44,6 +53,7 @@ pub struct Farm {
     postgres: Postgres,
     address: String,
     token: String,
+    rootless: bool,
     directory: tempfile::TempDir,
 }
 
@@ -66,7 +76,8 @@ impl Farm {
         // Postgres runs as another user.
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(root, open)?;
-        let postgres = testkit::postgres(root)?;
+        let durability = if options.is_durable { Durability::Kept } else { Durability::Scratch };
+        let postgres = testkit::postgres(root, durability)?;
         let redis = Redis::start(root)?;
         let registry = testkit::registry(root)?;
         let is_mirror = push_base_images(registry.host())?;
@@ -125,16 +136,16 @@ impl Farm {
             workers.push(Some(start_worker(root, number, options.rootless)?));
         }
         let token = token.trim().to_owned();
-        let coordinator = Some(coordinator);
         let farm = Self {
             workers,
-            coordinator,
+            coordinator: Some(coordinator),
             _s3: s3,
             registry,
             redis,
             postgres,
             address,
             token,
+            rootless: options.rootless,
             directory,
         };
         wait_for("the workers", Duration::from_secs(30), || {
@@ -230,6 +241,21 @@ impl Farm {
         let number: usize = name.trim_start_matches("worker-").parse()?;
         let worker = self.workers.get_mut(number - 1).context("no such worker")?;
         Ok(worker.take().context("the worker is gone already")?.kill()?)
+    }
+
+    /// Ends a worker in order and starts it again with an empty store.
+    pub fn renew_worker(&mut self, name: &str) -> anyhow::Result<()> {
+        let number: usize = name.trim_start_matches("worker-").parse()?;
+        let root = self.directory.path().to_owned();
+        let worker = self.workers.get_mut(number - 1).context("no such worker")?;
+        drop(worker.take());
+        std::fs::remove_dir_all(root.join(format!("data-{number}")))?;
+        *worker = Some(start_worker(&root, number, self.rootless)?);
+        Ok(wait_for("the new worker", Duration::from_secs(30), || {
+            let listed = self.slipway(["workers"]).ok()?.stdout;
+            let is_live = |line: &str| line.contains(name) && line.contains(" live ");
+            listed.lines().any(is_live).then_some(())
+        })?)
     }
 
     /// Kills the coordinator without warning.
@@ -348,7 +374,7 @@ fn start_worker(root: &Path, number: usize, rootless: bool) -> anyhow::Result<Se
         let (data, tables) =
             (root.join(format!("data-{number}")), root.join(format!("etc-{number}")));
         for directory in [&data, &tables] {
-            std::fs::create_dir(directory)?;
+            std::fs::create_dir_all(directory)?;
         }
         std::os::unix::fs::chown(&data, Some(ROOTLESS_USER), Some(ROOTLESS_USER))?;
         // Where a table is missing there has to be something to mount it on.

@@ -4,11 +4,13 @@
 //! are opened component by component without following links, so that nothing outside of the
 //! destination can be reached; counts and sizes are bounded.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::rc::Rc;
 
 use common::Digest;
 use common::digest::Hasher;
@@ -23,6 +25,8 @@ use crate::header::HeaderNumbers;
 use crate::namespace::{in_user_namespace, opaque_xattr};
 use crate::{CAPABILITY_XATTR, OPAQUE_NAME, WHITEOUT_PREFIX, sparse};
 
+/// Bytes that are written at once.
+const COPY_BYTES: usize = 128 << 10;
 /// Most entries of a layer.
 const MAX_ENTRIES: u64 = 5_000_000;
 /// Most bytes of an unpacked layer.
@@ -85,7 +89,9 @@ pub fn extract(reader: impl Read, destination: &Path) -> Result<Extracted, Extra
     let mut hashing = HashingReader { inner: plain, hasher: Hasher::new() };
     let mut extraction = Extraction {
         root,
-        directories: Vec::new(),
+        last: None,
+        buffer: vec![0; COPY_BYTES],
+        directories: BTreeMap::new(),
         content_bytes: 0,
         entries: 0,
         components: 0,
@@ -140,8 +146,11 @@ impl<R: Read> Read for HashingReader<R> {
 
 struct Extraction {
     root: OwnedFd,
+    /// The directory that was opened last: entries of one directory follow each other.
+    last: Option<(Vec<Vec<u8>>, Rc<OwnedFd>)>,
+    buffer: Vec<u8>,
     /// Directories whose metadata is set at the end, when nothing changes in them any more.
-    directories: Vec<(Vec<Vec<u8>>, Facts)>,
+    directories: BTreeMap<Vec<Vec<u8>>, Facts>,
     content_bytes: u64,
     entries: u64,
     components: u64,
@@ -161,8 +170,11 @@ struct Facts {
 
 impl Facts {
     fn apply(&self, fd: &OwnedFd) -> io::Result<()> {
-        fchown(fd, Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)))
-            .map_err(|error| self.owner_error(error))?;
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        // What was just made is ours: no directory passes a group on before all is there.
+        if (uid, gid) != (rustix::process::geteuid(), rustix::process::getegid()) {
+            fchown(fd, Some(uid), Some(gid)).map_err(|error| self.owner_error(error))?;
+        }
         fchmod(fd, Mode::from_raw_mode(self.mode))?;
         if let Some(value) = &self.capability {
             fsetxattr(fd, CAPABILITY_XATTR, value, XattrFlags::empty())?;
@@ -236,10 +248,10 @@ impl Extraction {
         let facts = facts(entry).map_err(io_fail)?;
         let Some((name, parents)) = parts.split_last() else {
             // The root itself.
-            self.directories.push((Vec::new(), facts));
+            self.directories.insert(Vec::new(), facts);
             return Ok(());
         };
-        let parent = self.open_directory(parents).map_err(io_fail)?;
+        let parent = self.parent(parents).map_err(io_fail)?;
         if name == OPAQUE_NAME.as_bytes() {
             fsetxattr(&parent, opaque_xattr(), b"y", XattrFlags::empty())
                 .map_err(|error| io_fail(error.into()))?;
@@ -249,17 +261,19 @@ impl Extraction {
             if hidden.is_empty() || matches!(hidden, b"." | b"..") {
                 return Err(refused("a whiteout names nothing"));
             }
-            clear(&parent, hidden).map_err(io_fail)?;
+            self.clear(&parent, hidden).map_err(io_fail)?;
             mknodat(&parent, os(hidden), FileType::CharacterDevice, Mode::empty(), 0)
                 .map_err(|error| io_fail(error.into()))?;
             return Ok(());
         }
         if kind.is_dir() {
             make_directory(&parent, name).map_err(io_fail)?;
-            self.directories.push((parts, facts));
+            self.directories.insert(parts, facts);
             return Ok(());
         }
-        clear(&parent, name).map_err(io_fail)?;
+        if !kind.is_file() {
+            self.clear(&parent, name).map_err(io_fail)?;
+        }
         self.make(&parent, name, kind, &facts, entry).map_err(|error| match error {
             MakeError::Io(source) => io_fail(source),
             MakeError::Refused(problem) => refused(&problem),
@@ -276,12 +290,16 @@ impl Extraction {
     ) -> Result<(), MakeError> {
         match kind {
             tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse => {
-                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-                let fd = openat(parent, os(name), flags, Mode::from_raw_mode(0o600))?;
-                let file = File::from(fd);
+                let file = match create(parent, name) {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                        self.clear(parent, name)?;
+                        create(parent, name)?
+                    }
+                    created => created?,
+                };
                 self.look_at_disk(entry.size())?;
-                let root = &self.root;
-                sparse::write_stream(entry, &file, |so_far| {
+                let Self { root, buffer, .. } = self;
+                sparse::write_stream(entry, &file, buffer, |so_far| {
                     if so_far.is_multiple_of(FREE_CHECK_BYTES) { check_free(root) } else { Ok(()) }
                 })?;
                 facts.apply(&file.into())?;
@@ -337,6 +355,34 @@ impl Extraction {
         check_free(&self.root)
     }
 
+    /// The directory of an entry; the last one is kept open.
+    fn parent(&mut self, parts: &[Vec<u8>]) -> io::Result<Rc<OwnedFd>> {
+        if let Some((last, fd)) = &self.last
+            && last == parts
+        {
+            return Ok(Rc::clone(fd));
+        }
+        let fd = Rc::new(self.open_directory(parts)?);
+        self.last = Some((parts.to_vec(), Rc::clone(&fd)));
+        Ok(fd)
+    }
+
+    /// Removes what an earlier entry of the same layer put there.
+    fn clear(&mut self, parent: &OwnedFd, name: &[u8]) -> io::Result<()> {
+        match statat(parent, os(name), AtFlags::SYMLINK_NOFOLLOW) {
+            Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+            Ok(stat) => {
+                let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+                if is_directory {
+                    self.last = None;
+                }
+                let flags = if is_directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+                Ok(unlinkat(parent, os(name), flags)?)
+            }
+        }
+    }
+
     /// Opens a directory of the layer, making what is missing, never through a link.
     fn open_directory(&self, parts: &[Vec<u8>]) -> io::Result<OwnedFd> {
         let mut fd = self.root.try_clone()?;
@@ -379,25 +425,20 @@ impl<E: Into<io::Error>> From<E> for MakeError {
 /// Opens a directory, making it where it is missing. What is there and is no directory, a link for
 /// example, is an error of the layer.
 fn make_directory(parent: &OwnedFd, name: &[u8]) -> io::Result<OwnedFd> {
-    match mkdirat(parent, os(name), Mode::from_raw_mode(0o755)) {
-        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-        Err(error) => return Err(error.into()),
-    }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(openat(parent, os(name), flags, Mode::empty())?)
+    let open = || openat(parent, os(name), flags, Mode::empty());
+    match open() {
+        Err(rustix::io::Errno::NOENT) => {
+            mkdirat(parent, os(name), Mode::from_raw_mode(0o755))?;
+            Ok(open()?)
+        }
+        opened => Ok(opened?),
+    }
 }
 
-/// Removes what an earlier entry of the same layer put there.
-fn clear(parent: &OwnedFd, name: &[u8]) -> io::Result<()> {
-    match statat(parent, os(name), AtFlags::SYMLINK_NOFOLLOW) {
-        Err(rustix::io::Errno::NOENT) => Ok(()),
-        Err(error) => Err(error.into()),
-        Ok(stat) => {
-            let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-            let flags = if is_directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
-            Ok(unlinkat(parent, os(name), flags)?)
-        }
-    }
+fn create(parent: &OwnedFd, name: &[u8]) -> io::Result<File> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    Ok(File::from(openat(parent, os(name), flags, Mode::from_raw_mode(0o600))?))
 }
 
 fn components(path: &[u8]) -> Option<Vec<Vec<u8>>> {

@@ -5,6 +5,7 @@
 //! removed file, the attribute `trusted.overlay.opaque`, or `user.overlay.opaque`, for a replaced directory.
 
 mod bounded;
+mod compress;
 mod extract;
 mod header;
 mod namespace;
@@ -12,10 +13,11 @@ mod pack;
 pub mod sparse;
 
 pub use bounded::{Bounded, Gate};
+pub use compress::Compression;
 pub use extract::{ExtractError, Extracted, extract};
 pub use header::HeaderNumbers;
 pub use namespace::in_user_namespace;
-pub use pack::{Compression, PackError, PackedLayer, pack_upper};
+pub use pack::{PackError, PackedLayer, pack_upper};
 
 /// Prefix of the name that stands for a removed file.
 const WHITEOUT_PREFIX: &str = ".wh.";

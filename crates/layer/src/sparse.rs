@@ -6,22 +6,21 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 
 use rustix::fs::{SeekFrom, seek};
 
-/// Bytes that are looked at once.
-const BUFFER_BYTES: usize = 256 << 10;
-
-/// Copies a stream into a new, empty file, leaving holes for long stretches of zeros. Returns its
-/// length. `check` is called with the bytes so far, now and then.
+/// Copies a stream into a new, empty file, leaving holes for long stretches of zeros, as many bytes
+/// at once as `buffer` has. Returns its length. `check` is called with the bytes so far each time.
 pub fn write_stream(
     reader: &mut impl Read,
     file: &File,
+    buffer: &mut [u8],
     mut check: impl FnMut(u64) -> io::Result<()>,
 ) -> io::Result<u64> {
-    let mut buffer = vec![0; BUFFER_BYTES];
-    let mut length = 0;
+    let (mut length, mut written) = (0, 0);
     loop {
-        let count = fill(reader, &mut buffer)?;
+        let count = fill(reader, buffer)?;
         for (at, run) in common::holes::runs(&buffer[..count]) {
-            file.write_all_at(run, length + at as u64)?;
+            let at = length + at as u64;
+            file.write_all_at(run, at)?;
+            written = at + run.len() as u64;
         }
         length += count as u64;
         if count < buffer.len() {
@@ -29,7 +28,8 @@ pub fn write_stream(
         }
         check(length)?;
     }
-    if length > 0 {
+    // A hole at the end.
+    if written < length {
         file.set_len(length)?;
     }
     Ok(length)
@@ -117,7 +117,10 @@ mod tests {
         }
         let file = make("stream");
         let zeros = io::repeat(0).take(3 << 20).chain(b"end".as_slice());
-        assert_eq!(write_stream(&mut { zeros }, &file, |_| Ok(())).unwrap(), (3 << 20) + 3);
+        assert_eq!(
+            write_stream(&mut { zeros }, &file, &mut [0; 64 << 10], |_| Ok(())).unwrap(),
+            (3 << 20) + 3
+        );
         assert!(file.metadata().unwrap().blocks() <= 64);
     }
 }

@@ -6,6 +6,7 @@ mod failure;
 mod job;
 mod mounts;
 mod remotes;
+mod reports;
 mod slices;
 mod sources;
 mod stage;

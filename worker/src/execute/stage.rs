@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use api::public::v1::{LogStream, TimingView};
 use api::worker::v1::{
@@ -10,19 +10,23 @@ use api::worker::v1::{
 };
 use common::image::{Layer, LayerOrigin};
 use common::plan::{Op, Step};
-use common::{Failure, FailureClass, ProjectName};
+use common::{Failure, FailureClass, Lease, ProjectName};
 use layer::{Compression, PackError, PackedLayer};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::failure::JobError;
-use super::job::{Account, persist};
+use super::job::Account;
+use super::reports::Reports;
 use super::slices;
 use super::step::run_step;
 use crate::content::ContentStore;
 use crate::dispatch::{Held, Worker};
 use crate::logs::LogWriter;
 use crate::transfer::{ensure_layers, upload};
+
+/// How long the end of a failed stage waits for the layers of the steps that went well.
+const KEEP_LIMIT: Duration = Duration::from_secs(20);
 
 /// A stage that is being run.
 pub(super) struct StageRun<'a> {
@@ -36,17 +40,26 @@ pub(super) struct StageRun<'a> {
     /// The layers below the next step, lowest first.
     pub(super) lowers: Vec<PathBuf>,
     pending: Vec<Pending>,
+    reports: Reports,
 }
 
-/// A step that has ended and whose layer is being packed.
+/// A step that has ended and whose layer is being packed and sent.
 struct Pending {
     number: u32,
     timing: TimingView,
     upper: PathBuf,
     blob: PathBuf,
-    packing: JoinHandle<Result<PackedLayer, PackError>>,
+    sending: AbortOnDropHandle<Result<SentLayer, JobError>>,
     /// Holds both until they get their names.
     _directory: tempfile::TempDir,
+}
+
+/// A layer that the farm has.
+struct SentLayer {
+    packed: PackedLayer,
+    snapshot_millis: u64,
+    upload_millis: u64,
+    sent_bytes: u64,
 }
 
 /// Milliseconds since `start`.
@@ -74,6 +87,7 @@ pub(super) async fn run(
         permit: None,
         lowers: Vec::new(),
         pending: Vec::new(),
+        reports: Reports::start(worker, held),
     };
     run.take_slot().await?;
     run.base().await?;
@@ -81,10 +95,14 @@ pub(super) async fn run(
     let steps: Vec<Step> =
         run.job.stage.steps.iter().filter(|step| step.number >= first).cloned().collect();
     for step in &steps {
-        run.step(step).await.map_err(|error| place(error, step))?;
+        if let Err(error) = run.step(step).await {
+            run.keep_what_is_done().await;
+            return Err(place(error, step));
+        }
     }
     run.slices().await?;
     let layers = run.layers().await?;
+    run.reports.finish().await?;
     Ok(StageOutcome::Succeeded { layers, exports: Vec::new() })
 }
 
@@ -160,16 +178,19 @@ impl StageRun<'_> {
         // The next step goes on at once; the layer is made meanwhile.
         // One that stands alone is not compared with what is below it.
         let lowers = if stands_alone(step) { Vec::new() } else { self.lowers.clone() };
-        let from = upper.clone();
         let blob = directory.path().join("blob");
-        let out = blob.clone();
-        let packing = tokio::task::spawn_blocking(move || {
-            layer::pack_upper(&from, &lowers, &out, Compression::Gzip)
-        });
+        let packing = pack_and_send(
+            Arc::clone(self.worker),
+            self.held.lease,
+            upper.clone(),
+            lowers,
+            blob.clone(),
+        );
+        let sending = AbortOnDropHandle::new(tokio::spawn(packing));
         self.lowers.push(upper.clone());
         let number = step.number;
         self.report(number, StepState::Done, timing, None).await?;
-        self.pending.push(Pending { number, timing, upper, blob, packing, _directory: directory });
+        self.pending.push(Pending { number, timing, upper, blob, sending, _directory: directory });
         Ok(())
     }
 
@@ -204,34 +225,21 @@ impl StageRun<'_> {
         let mut layers = self.job.base_layers.clone();
         let mut lowers = self.lowers[..self.job.base_layers.len()].to_vec();
         for pending in std::mem::take(&mut self.pending) {
-            let start = Instant::now();
-            let packed = match pending.packing.await? {
-                Ok(packed) => packed,
-                Err(error) => {
-                    let steps = &self.job.stage.steps;
-                    let step = steps.iter().find(|step| step.number == pending.number);
-                    let error = JobError::from(pack_failure(&error));
-                    return Err(match step {
+            let sent = tokio::select! {
+                sent = pending.sending => sent?.map_err(|error| {
+                    let mut steps = self.job.stage.steps.iter();
+                    match steps.find(|step| step.number == pending.number) {
                         Some(step) => place(error, step),
                         None => error,
-                    });
-                }
-            };
-            let snapshot_millis = millis(start);
-            self.account.timing.snapshot_millis += snapshot_millis;
-            let made = farm_layer(&packed);
-            let start = Instant::now();
-            let (kind, digest) = (ObjectKind::Blob, packed.blob);
-            let object = ObjectName { kind, digest, size_bytes: packed.size_bytes };
-            let sending =
-                upload(&self.worker.client, self.held.lease, vec![(object, pending.blob.clone())]);
-            let sent = tokio::select! {
-                sent = sending => sent?,
+                    }
+                })?,
                 () = self.held.cancel.cancelled() => return Err(JobError::Stopped),
             };
-            let upload_millis = millis(start);
+            let SentLayer { packed, snapshot_millis, upload_millis, sent_bytes } = sent;
+            self.account.timing.snapshot_millis += snapshot_millis;
             self.account.timing.upload_millis += upload_millis;
-            self.account.uploaded_bytes += sent;
+            self.account.uploaded_bytes += sent_bytes;
+            let made = farm_layer(&packed);
             let timing = TimingView { snapshot_millis, upload_millis, ..pending.timing };
             self.report(pending.number, StepState::Stored, timing, Some(made.clone())).await?;
             let place = self.name_layer(&pending.upper, &pending.blob, &packed)?;
@@ -240,6 +248,22 @@ impl StageRun<'_> {
         }
         self.worker.content.remember_chain(self.held.lease.stage, lowers);
         Ok(layers)
+    }
+
+    /// After a failure: the layers of the steps before it are worth keeping, so that the next build
+    /// goes on there.
+    async fn keep_what_is_done(mut self) {
+        let keeping = async {
+            if !self.held.cancel.is_cancelled() {
+                self.layers().await?;
+            }
+            self.reports.finish().await
+        };
+        if let Ok(Err(JobError::Failed { failure, .. })) =
+            tokio::time::timeout(KEEP_LIMIT, keeping).await
+        {
+            tracing::info!(%failure, "layers of a failed stage were not kept");
+        }
     }
 
     fn name_layer(
@@ -252,19 +276,41 @@ impl StageRun<'_> {
         ContentStore::commit(blob, &content.blob(&packed.blob))?;
         let place = content.layer(&packed.diff_id);
         ContentStore::commit(upper, &place)?;
+        content.layer_moved(upper, &place);
         Ok(place)
     }
 
     pub(super) async fn report(
-        &self,
+        &mut self,
         number: u32,
         state: StepState,
         timing: TimingView,
         layer: Option<Layer>,
     ) -> Result<(), JobError> {
         let report = StepReport { lease: self.held.lease, number, state, timing, layer };
-        persist(self.held, || self.worker.client.step(&report)).await
+        self.reports.send(report).await
     }
+}
+
+/// Packs a layer, which others may do at the same time, and sends it.
+async fn pack_and_send(
+    worker: Arc<Worker>,
+    lease: Lease,
+    upper: PathBuf,
+    lowers: Vec<PathBuf>,
+    blob: PathBuf,
+) -> Result<SentLayer, JobError> {
+    let start = Instant::now();
+    let out = blob.clone();
+    let packing = move || layer::pack_upper(&upper, &lowers, &out, Compression::Gzip);
+    let packed =
+        tokio::task::spawn_blocking(packing).await?.map_err(|error| pack_failure(&error))?;
+    let snapshot_millis = millis(start);
+    let start = Instant::now();
+    let (kind, digest) = (ObjectKind::Blob, packed.blob);
+    let object = ObjectName { kind, digest, size_bytes: packed.size_bytes };
+    let sent_bytes = upload(&worker.client, lease, vec![(object, blob)]).await?;
+    Ok(SentLayer { packed, snapshot_millis, upload_millis: millis(start), sent_bytes })
 }
 
 /// Whether a step's layer does not depend on the layers below it: `--link`.
