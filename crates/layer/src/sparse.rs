@@ -118,7 +118,7 @@ mod tests {
         let file = make("stream");
         let zeros = io::repeat(0).take(3 << 20).chain(b"end".as_slice());
         assert_eq!(
-            write_stream(&mut { zeros }, &file, &mut [0; 64 << 10], |_| Ok(())).unwrap(),
+            write_stream(&mut { zeros }, &file, &mut vec![0; 64 << 10], |_| Ok(())).unwrap(),
             (3 << 20) + 3
         );
         assert!(file.metadata().unwrap().blocks() <= 64);
