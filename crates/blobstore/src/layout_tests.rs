@@ -187,3 +187,31 @@ fn one_changed_file_changes_few_packs() {
     let new = after.iter().filter(|digest| !before.contains(digest)).count();
     assert!(new <= 2, "{new} of {} packs changed", after.len());
 }
+
+#[test]
+fn holes_and_odd_names_survive_a_round_trip() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    const LENGTH: u64 = 200 << 20;
+    let (root, packs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let sparse = File::create(root.path().join("sparse")).unwrap();
+    sparse.set_len(LENGTH).unwrap();
+    sparse.write_all_at(b"middle", LENGTH / 2).unwrap();
+    let long = "n".repeat(255);
+    let names: [&[u8]; 4] = [b"line\nbreak", b"not \xff utf-8", long.as_bytes(), b"-rf"];
+    for name in names {
+        fs::write(root.path().join(OsStr::from_bytes(name)), name).unwrap();
+    }
+    let scanned = scan(root.path(), Owner::Keep, &mut |_, _| Verdict::Keep, packs.path()).unwrap();
+    let copy = lay_out(&scanned.manifest, &scanned.packs, |_| true).unwrap();
+    for name in names {
+        assert_eq!(fs::read(copy.path().join(OsStr::from_bytes(name))).unwrap(), name);
+    }
+    let sparse = File::open(copy.path().join("sparse")).unwrap();
+    let found = sparse.metadata().unwrap();
+    assert_eq!(found.len(), LENGTH);
+    assert!(found.blocks() <= 256, "{} blocks", found.blocks());
+    let mut bytes = [0; 6];
+    sparse.read_exact_at(&mut bytes, LENGTH / 2).unwrap();
+    assert_eq!(&bytes, b"middle");
+}

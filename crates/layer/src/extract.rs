@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -20,15 +20,24 @@ use rustix::fs::{
     utimensat,
 };
 
+use crate::bounded::Bounded;
 use crate::header::HeaderNumbers;
-use crate::{CAPABILITY_XATTR, OPAQUE_NAME, OPAQUE_XATTR, WHITEOUT_PREFIX};
+use crate::namespace::{in_user_namespace, opaque_xattr};
+use crate::{CAPABILITY_XATTR, OPAQUE_NAME, WHITEOUT_PREFIX, sparse};
 
-/// Bytes that are written at once.
-const COPY_BYTES: usize = 128 << 10;
 /// Most entries of a layer.
 const MAX_ENTRIES: u64 = 5_000_000;
 /// Most bytes of an unpacked layer.
 const MAX_BYTES: u64 = 256 << 30;
+/// Most components of all paths together: each is a call or two. Five million files lie eight
+/// directories deep on average in the deepest trees that are seen.
+const MAX_COMPONENTS: u64 = 60_000_000;
+/// Most bytes of the paths of all directories together, which are kept in memory to the end.
+const MAX_DIRECTORY_BYTES: u64 = 512 << 20;
+/// The disk is not filled further than this, in bytes.
+const MIN_FREE_BYTES: u64 = 256 << 20;
+/// So many bytes may be written before the disk is looked at again.
+const FREE_CHECK_BYTES: u64 = 64 << 20;
 
 /// A layer that was unpacked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,10 +51,18 @@ pub struct Extracted {
 /// A layer could not be unpacked.
 #[derive(Debug, thiserror::Error)]
 pub enum ExtractError {
-    /// The archive is damaged, or asks for what no layer may have.
+    /// The archive is damaged.
     #[error("the layer is not valid at {path:?}: {problem}")]
     Invalid {
         /// The entry; empty for the archive as a whole.
+        path: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The archive asks for what no layer may have.
+    #[error("the layer is refused at {path:?}: {problem}")]
+    Refused {
+        /// The entry.
         path: String,
         /// What is wrong.
         problem: String,
@@ -71,19 +88,30 @@ pub fn extract(reader: impl Read, destination: &Path) -> Result<Extracted, Extra
     let mut extraction = Extraction {
         root,
         last: None,
-        buffer: vec![0; COPY_BYTES],
+        buffer: Vec::new(),
         directories: BTreeMap::new(),
         content_bytes: 0,
         entries: 0,
+        components: 0,
+        directory_bytes: 0,
+        unchecked_bytes: 0,
     };
-    let mut archive = tar::Archive::new(&mut hashing);
-    for entry in archive.entries().map_err(fail)? {
-        let entry = entry.map_err(|error| ExtractError::Invalid {
+    let (bounded, gate) = Bounded::new(&mut hashing);
+    let mut archive = tar::Archive::new(bounded);
+    let mut entries = archive.entries().map_err(fail)?;
+    loop {
+        gate.expect_headers();
+        let next = entries.next();
+        gate.expect_content();
+        let Some(entry) = next else { break };
+        let mut entry = entry.map_err(|error| ExtractError::Invalid {
             path: String::new(),
             problem: error.to_string(),
         })?;
-        extraction.entry(entry)?;
+        extraction.entry(&mut entry)?;
+        io::copy(&mut entry, &mut io::sink()).map_err(fail)?;
     }
+    drop(archive);
     // The digest covers what stands behind the last entry too.
     io::copy(&mut hashing, &mut io::sink()).map_err(fail)?;
     extraction.finish_directories()?;
@@ -123,6 +151,10 @@ struct Extraction {
     directories: BTreeMap<Vec<Vec<u8>>, Facts>,
     content_bytes: u64,
     entries: u64,
+    components: u64,
+    directory_bytes: u64,
+    /// Written since the disk was looked at.
+    unchecked_bytes: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -139,7 +171,7 @@ impl Facts {
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
         // What was just made is ours: no directory passes a group on before all is there.
         if (uid, gid) != (rustix::process::geteuid(), rustix::process::getegid()) {
-            fchown(fd, Some(uid), Some(gid))?;
+            fchown(fd, Some(uid), Some(gid)).map_err(|error| self.owner_error(error))?;
         }
         fchmod(fd, Mode::from_raw_mode(self.mode))?;
         if let Some(value) = &self.capability {
@@ -152,12 +184,25 @@ impl Facts {
     fn apply_to_name(&self, parent: &OwnedFd, name: &[u8], has_mode: bool) -> io::Result<()> {
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
         let name = std::ffi::OsStr::from_bytes(name);
-        chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+        chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|error| self.owner_error(error))?;
         if has_mode {
             rustix::fs::chmodat(parent, name, Mode::from_raw_mode(self.mode), AtFlags::empty())?;
         }
         utimensat(parent, name, &self.times(), AtFlags::SYMLINK_NOFOLLOW)?;
         Ok(())
+    }
+
+    /// The kernel calls an owner invalid that the user namespace does not know.
+    fn owner_error(&self, error: rustix::io::Errno) -> io::Error {
+        if error == rustix::io::Errno::INVAL && in_user_namespace() {
+            let (uid, gid) = (self.uid, self.gid);
+            return io::Error::other(format!(
+                "the owner {uid}:{gid} has no number in the worker's user namespace: give its user \
+                 more in /etc/subuid and /etc/subgid"
+            ));
+        }
+        error.into()
     }
 
     fn times(&self) -> Timestamps {
@@ -171,7 +216,7 @@ fn os(name: &[u8]) -> &std::ffi::OsStr {
 }
 
 impl Extraction {
-    fn entry(&mut self, mut entry: tar::Entry<'_, impl Read>) -> Result<(), ExtractError> {
+    fn entry(&mut self, entry: &mut tar::Entry<'_, impl Read>) -> Result<(), ExtractError> {
         let kind = entry.header().entry_type();
         if kind.is_pax_global_extensions() {
             // A comment about the archive: nothing of the file system.
@@ -180,17 +225,25 @@ impl Extraction {
         let raw = entry.path_bytes().into_owned();
         let path = String::from_utf8_lossy(&raw).into_owned();
         let io_fail = |source| ExtractError::Io { path: path.clone(), source };
-        let invalid = |problem: &str| ExtractError::Invalid {
-            path: path.clone(),
+        let refused = |problem: &str| ExtractError::Refused {
+            path: path.chars().take(1000).collect(),
             problem: problem.to_owned(),
         };
         self.entries += 1;
         self.content_bytes = self.content_bytes.saturating_add(entry.size());
         if self.entries > MAX_ENTRIES || self.content_bytes > MAX_BYTES {
-            return Err(invalid("the layer is too big"));
+            return Err(refused("the layer is too big"));
         }
-        let parts = components(&raw).ok_or_else(|| invalid("the path climbs out of the layer"))?;
-        let facts = facts(&mut entry).map_err(io_fail)?;
+        let parts = components(&raw)
+            .ok_or_else(|| refused("the path climbs out of the layer, or is too long"))?;
+        self.components += parts.len() as u64;
+        if kind.is_dir() {
+            self.directory_bytes += raw.len() as u64;
+        }
+        if self.components > MAX_COMPONENTS || self.directory_bytes > MAX_DIRECTORY_BYTES {
+            return Err(refused("the layer's paths are too long"));
+        }
+        let facts = facts(entry).map_err(io_fail)?;
         let Some((name, parents)) = parts.split_last() else {
             // The root itself.
             self.directories.insert(Vec::new(), facts);
@@ -198,13 +251,13 @@ impl Extraction {
         };
         let parent = self.parent(parents).map_err(io_fail)?;
         if name == OPAQUE_NAME.as_bytes() {
-            fsetxattr(&parent, OPAQUE_XATTR, b"y", XattrFlags::empty())
+            fsetxattr(&parent, opaque_xattr(), b"y", XattrFlags::empty())
                 .map_err(|error| io_fail(error.into()))?;
             return Ok(());
         }
         if let Some(hidden) = name.strip_prefix(WHITEOUT_PREFIX.as_bytes()) {
             if hidden.is_empty() || matches!(hidden, b"." | b"..") {
-                return Err(invalid("a whiteout names nothing"));
+                return Err(refused("a whiteout names nothing"));
             }
             self.clear(&parent, hidden).map_err(io_fail)?;
             mknodat(&parent, os(hidden), FileType::CharacterDevice, Mode::empty(), 0)
@@ -219,9 +272,9 @@ impl Extraction {
         if !kind.is_file() {
             self.clear(&parent, name).map_err(io_fail)?;
         }
-        self.make(&parent, name, kind, &facts, &mut entry).map_err(|error| match error {
+        self.make(&parent, name, kind, &facts, entry).map_err(|error| match error {
             MakeError::Io(source) => io_fail(source),
-            MakeError::Invalid(problem) => invalid(&problem),
+            MakeError::Refused(problem) => refused(&problem),
         })
     }
 
@@ -235,20 +288,18 @@ impl Extraction {
     ) -> Result<(), MakeError> {
         match kind {
             tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse => {
-                let mut file = match create(parent, name) {
+                let file = match create(parent, name) {
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                         self.clear(parent, name)?;
                         create(parent, name)?
                     }
                     created => created?,
                 };
-                loop {
-                    let count = entry.read(&mut self.buffer)?;
-                    if count == 0 {
-                        break;
-                    }
-                    file.write_all(&self.buffer[..count])?;
-                }
+                self.look_at_disk(entry.size())?;
+                let root = &self.root;
+                sparse::write_stream(entry, &file, &mut self.buffer, |so_far| {
+                    if so_far.is_multiple_of(FREE_CHECK_BYTES) { check_free(root) } else { Ok(()) }
+                })?;
                 facts.apply(&file.into())?;
             }
             tar::EntryType::Symlink => {
@@ -258,7 +309,7 @@ impl Extraction {
             tar::EntryType::Link => {
                 let target = link_name(entry);
                 let climbs =
-                    || MakeError::Invalid("a hard link climbs out of the layer".to_owned());
+                    || MakeError::Refused("a hard link climbs out of the layer".to_owned());
                 let parts = components(&target).ok_or_else(climbs)?;
                 let (target_name, parents) = parts.split_last().ok_or_else(climbs)?;
                 let from = self.open_directory(parents)?;
@@ -277,12 +328,16 @@ impl Extraction {
                     _ => FileType::BlockDevice,
                 };
                 let device = rustix::fs::makedev(major, minor);
-                mknodat(parent, os(name), kind, Mode::from_raw_mode(facts.mode), device)?;
+                match mknodat(parent, os(name), kind, Mode::from_raw_mode(facts.mode), device) {
+                    // Nobody may make one in a user namespace: left out, as BuildKit does there.
+                    Err(rustix::io::Errno::PERM) if in_user_namespace() => return Ok(()),
+                    result => result?,
+                }
                 facts.apply_to_name(parent, name, true)?;
             }
             other => {
                 let kind = other.as_byte() as char;
-                return Err(MakeError::Invalid(format!("unknown type of entry {kind:?}")));
+                return Err(MakeError::Refused(format!("unknown type of entry {kind:?}")));
             }
         }
         Ok(())
@@ -316,6 +371,16 @@ impl Extraction {
         }
     }
 
+    /// Stops before the disk is full.
+    fn look_at_disk(&mut self, more: u64) -> io::Result<()> {
+        self.unchecked_bytes = self.unchecked_bytes.saturating_add(more);
+        if self.unchecked_bytes < FREE_CHECK_BYTES {
+            return Ok(());
+        }
+        self.unchecked_bytes = 0;
+        check_free(&self.root)
+    }
+
     /// Opens a directory of the layer, making what is missing, never through a link.
     fn open_directory(&self, parts: &[Vec<u8>]) -> io::Result<OwnedFd> {
         let mut fd = self.root.try_clone()?;
@@ -336,9 +401,17 @@ impl Extraction {
     }
 }
 
+fn check_free(root: &OwnedFd) -> io::Result<()> {
+    let found = rustix::fs::fstatvfs(root)?;
+    if found.f_bavail.saturating_mul(found.f_frsize) < MIN_FREE_BYTES {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    Ok(())
+}
+
 enum MakeError {
     Io(io::Error),
-    Invalid(String),
+    Refused(String),
 }
 
 impl<E: Into<io::Error>> From<E> for MakeError {

@@ -7,12 +7,12 @@ use api::public::v1::TimingView;
 use common::plan::{CopyFrom, CopyOp, Mount, MountOwner, RunOp, Sharing};
 use common::{Digest, Failure, FailureClass};
 
-use super::copy::{CopyInputs, Root, copy};
+use super::copy::{CopyInputs, Root, copy, open_directory};
 use super::failure::JobError;
 use super::sources::{self, Source};
 use super::stage::StageRun;
 use crate::content::{Cache, cache_name};
-use crate::rootfs::{self, mount_memory, mount_writable};
+use crate::rootfs::{self, mount_directory, mount_memory, mount_writable};
 use crate::runtime::{ContainerMount, MountSource};
 
 /// The mounts of one command; what they hold is given back when this is dropped.
@@ -54,7 +54,7 @@ pub(super) async fn prepare(
                 let data =
                     caches.next().ok_or_else(|| std::io::Error::other("a cache is missing"))?;
                 fill_cache(run, mount, &prepared, &data, &place, timing).await?;
-                let path = inside_cache(&data, source)?;
+                let path = prepared.inside_cache(&data, source, &place)?;
                 let source = MountSource::Directory { path, read_only: *read_only };
                 prepared.mounts.push(ContainerMount { target: target.clone(), source });
             }
@@ -125,6 +125,25 @@ impl Prepared {
             .find(|cache| cache.data().components().any(|part| part.as_os_str() == hex.as_str()));
         let cache = found.map(Cache::unlocked);
         cache.ok_or_else(|| std::io::Error::other("a cache was not taken").into())
+    }
+
+    /// A directory of a cache. Other commands use the cache meanwhile, and may put links in the
+    /// way: the directory is opened inside the cache, and what is open is mounted where nobody else
+    /// comes.
+    fn inside_cache(
+        &mut self,
+        data: &Path,
+        source: &str,
+        place: &Path,
+    ) -> Result<PathBuf, JobError> {
+        if source == "/" {
+            return Ok(data.to_owned());
+        }
+        let directory = open_directory(data, source.as_bytes()).map_err(|error| error.failure())?;
+        let at = place.join("part");
+        std::fs::create_dir(&at)?;
+        self.overlays.push(mount_directory(&directory, &at)?);
+        Ok(at)
     }
 
     fn bind(
@@ -276,20 +295,6 @@ async fn fill_cache(
         give(&first, default)?;
     }
     Ok(cache.fill(&first)?)
-}
-
-/// A directory of a cache. Commands may have put links there: they lead nowhere else.
-fn inside_cache(data: &Path, source: &str) -> Result<PathBuf, JobError> {
-    if source == "/" {
-        return Ok(data.to_owned());
-    }
-    let root = Root::open(data)?;
-    let resolved = root.resolve(source.as_bytes())?;
-    let path = data.join(os_path(&resolved));
-    if !root.exists(&resolved) {
-        std::fs::create_dir_all(&path)?;
-    }
-    Ok(path)
 }
 
 fn os_path(bytes: &[u8]) -> PathBuf {

@@ -106,6 +106,18 @@ pub(super) async fn run(
     Ok(StageOutcome::Succeeded { layers, exports: Vec::new() })
 }
 
+fn pack_failure(error: &PackError) -> Failure {
+    match error {
+        PackError::ReservedName { .. } => {
+            Failure::new(FailureClass::User, "reserved-name", error.to_string())
+                .with_hint("leave the file out, or give it another name")
+        }
+        PackError::Io { .. } => {
+            Failure::new(FailureClass::Infrastructure, "pack-failed", error.to_string())
+        }
+    }
+}
+
 /// Says where in the Dockerfile a failure belongs.
 fn place(error: JobError, step: &Step) -> JobError {
     match error {
@@ -214,7 +226,9 @@ impl StageRun<'_> {
         let mut lowers = self.lowers[..self.job.base_layers.len()].to_vec();
         for pending in std::mem::take(&mut self.pending) {
             let sent = tokio::select! {
-                sent = pending.sending => sent??,
+                sent = pending.sending => {
+                    sent?.map_err(|error| self.place_step(error, pending.number))?
+                }
                 () = self.held.cancel.cancelled() => return Err(JobError::Stopped),
             };
             let SentLayer { packed, snapshot_millis, upload_millis, sent_bytes } = sent;
@@ -245,6 +259,14 @@ impl StageRun<'_> {
             tokio::time::timeout(KEEP_LIMIT, keeping).await
         {
             tracing::info!(%failure, "layers of a failed stage were not kept");
+        }
+    }
+
+    /// Says where in the Dockerfile the failure of a step belongs.
+    fn place_step(&self, error: JobError, number: u32) -> JobError {
+        match self.job.stage.steps.iter().find(|step| step.number == number) {
+            Some(step) => place(error, step),
+            None => error,
         }
     }
 
@@ -285,9 +307,8 @@ async fn pack_and_send(
     let start = Instant::now();
     let out = blob.clone();
     let packing = move || layer::pack_upper(&upper, &lowers, &out, Compression::Gzip);
-    let packed = tokio::task::spawn_blocking(packing).await?.map_err(|error| {
-        Failure::new(FailureClass::Infrastructure, "pack-failed", error.to_string())
-    })?;
+    let packed = tokio::task::spawn_blocking(packing).await?;
+    let packed = packed.map_err(|error| pack_failure(&error))?;
     let snapshot_millis = millis(start);
     let start = Instant::now();
     let (kind, digest) = (ObjectKind::Blob, packed.blob);

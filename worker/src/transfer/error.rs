@@ -44,6 +44,15 @@ impl TransferError {
             Self::Disk(error) if error.kind() == std::io::ErrorKind::StorageFull => {
                 Failure::new(FailureClass::Infrastructure, "disk-full", self.to_string())
             }
+            Self::Extract(ExtractError::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::StorageFull =>
+            {
+                Failure::new(FailureClass::Infrastructure, "disk-full", self.to_string())
+            }
+            Self::Extract(ExtractError::Refused { .. }) => {
+                Failure::new(FailureClass::User, "bad-layer", self.to_string())
+                    .with_hint("the base image holds what no image may: use another one")
+            }
             _ => Failure::new(FailureClass::Infrastructure, "transfer-failed", self.to_string()),
         }
     }

@@ -6,4 +6,5 @@
 mod coordinator;
 mod faults;
 mod jobs;
+mod limits;
 mod stages;

@@ -113,6 +113,23 @@ fn users() -> Vec<Case> {
             "E25",
             "FROM alpine\nRUN df -k /dev/shm | tail -1 | awk '{print $2}' > /shm\n",
         ),
+        case(
+            "system-calls",
+            "E24",
+            // unshare, mount, keyctl, add_key, bpf, clone3, io_uring_setup, userfaultfd,
+            // open_by_handle_at, clone with a new user namespace, fsopen, setns, sockets of several
+            // families, personalities, ptrace, and two that are newer than most profiles.
+            "FROM alpine\nCOPY p /\nRUN perl -e 'for my $c ([272, 0x10000000], [165, 0, 0, 0, 0, 0], \
+             [250, 0, 0], [248, 0, 0, 0, 0, 0], [321, 0, 0, 0], [435, 0, 0], [425, 1, 0], [323, 0], \
+             [304, 0, 0, 0], [56, 0x10000011, 0, 0, 0, 0], [430, 0, 0], [308, 0, 0], [41, 1, 1, 0], \
+             [41, 40, 1, 0], [41, 16, 3, 0], [135, 0xffffffff], [135, 8], [135, 0], [101, 99, 0, 0, 0], \
+             [452, -1, 0, 0, 0], [451, -1, 0, 0, 0]) { my $r = syscall($c->[0], @$c[1..$#$c]); \
+             print \"@$c: \", ($r == -1 ? $!+0 : 0), \"\\n\" }' > /calls\n",
+        )
+        .prepare(
+            "mkdir -p p/usr/bin; cp /usr/bin/perl p/usr/bin; for l in $(ldd /usr/bin/perl | grep -o '/[^ ]*'); \
+             do mkdir -p p$(dirname $l); cp $l p$l; done",
+        ),
         case("network-none", "E23", "FROM alpine\nRUN --network=none ls /sys/class/net > /net\n"),
     ]
 }
