@@ -15,6 +15,7 @@ pub mod runtime;
 mod session;
 mod transfer;
 
-pub use boot::{BootError, doctor, run};
+pub use boot::{BootError, doctor, run, store};
 pub use config::Config;
+pub use content::StoreAction;
 pub use program::program;

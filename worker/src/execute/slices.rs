@@ -17,7 +17,7 @@ use super::failure::JobError;
 use super::job::persist;
 use crate::dispatch::{Held, Worker};
 use crate::rootfs::mount_readonly;
-use crate::transfer::upload;
+use crate::transfer::{DISK_FULL, upload};
 
 /// A manifest shorter than this rides inside the job message.
 const INLINE_BYTES: usize = 64 << 10;
@@ -36,16 +36,14 @@ pub(super) async fn make(
     for directory in [&root, &packs] {
         std::fs::create_dir(directory)?;
     }
-    let (lowers, wanted) = (lowers.to_vec(), selector.clone());
+    let (lowers, wanted, content) =
+        (lowers.to_vec(), selector.clone(), Arc::clone(&worker.content));
     let scan = tokio::task::spawn_blocking(move || {
         let mount = mount_readonly(&lowers, &root)?;
         let paths = resolve(mount.path(), &wanted)?;
         scan_paths(mount.path(), &paths, &packs).map_err(|error| {
-            JobError::from(Failure::new(
-                FailureClass::Infrastructure,
-                "slice-failed",
-                error.to_string(),
-            ))
+            let code = if content.has_no_room() { DISK_FULL } else { "slice-failed" };
+            JobError::from(Failure::new(FailureClass::Infrastructure, code, error.to_string()))
         })
     })
     .await??;

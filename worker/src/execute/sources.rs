@@ -14,6 +14,7 @@ use common::{Digest, Failure, FailureClass, StageId};
 use super::copy::has_wildcard;
 use super::failure::JobError;
 use super::stage::{StageRun, millis};
+use crate::content::Chain;
 use crate::rootfs::{Mount, mount_readonly};
 use crate::transfer::{ensure_layers, lay_out};
 
@@ -22,6 +23,8 @@ use crate::transfer::{ensure_layers, lay_out};
 pub(super) struct Source {
     mount: Option<Mount>,
     directory: Option<PathBuf>,
+    /// What is mounted: it goes after the mount.
+    _chain: Chain,
     /// Whether its entries keep their owners.
     pub(super) keep_owner: bool,
 }
@@ -60,10 +63,10 @@ pub(super) async fn prepare(
             let layers =
                 found.map(|(_, image)| image.layers.clone()).ok_or_else(|| missing("image"))?;
             let start = Instant::now();
-            let lowers = ensure_layers(run.worker, run.held.lease, &layers).await?;
+            let chain = ensure_layers(run.worker, run.held.lease, &layers).await?;
             timing.fetch_millis += millis(start);
-            let mount = mount_readonly(&lowers, &at)?;
-            Ok(Source { mount: Some(mount), directory: None, keep_owner: true })
+            let mount = Some(mount_readonly(&chain.lowers, &at)?);
+            Ok(Source { mount, directory: None, _chain: chain, keep_owner: true })
         }
         CopyFrom::Stage { stage, selector } => slice(run, *stage, selector, at, timing).await,
     }
@@ -92,7 +95,7 @@ async fn context(
     };
     lay_out(run.worker, run.held.lease, digest, None, want, &at).await?;
     timing.fetch_millis += millis(start);
-    Ok(Source { mount: None, directory: Some(at), keep_owner: false })
+    Ok(Source { directory: Some(at), ..Source::default() })
 }
 
 /// What stands before the first component with a wildcard.
@@ -132,12 +135,13 @@ async fn slice(
     };
     let start = Instant::now();
     // The producer ran here: its root file system is read in place, no bytes move.
-    if let Some(lowers) = run.worker.content.chain(id)
-        && let Ok(mount) = mount_readonly(&lowers, &at)
+    if let Some(chain) = run.worker.content.chain(id)
+        && let Ok(mount) = mount_readonly(&chain.lowers, &at)
     {
         note_use(run, id, selector, &input, 0);
         timing.fetch_millis += millis(start);
-        return Ok(Source { mount: Some(mount), directory: None, keep_owner: true });
+        let mount = Some(mount);
+        return Ok(Source { mount, directory: None, _chain: chain, keep_owner: true });
     }
     let inline = input.inline_manifest.as_ref().and_then(|text| BASE64_STANDARD.decode(text).ok());
     let everything = |_: &Manifest, _: &Entry| true;
@@ -145,7 +149,7 @@ async fn slice(
     let transferred = lay_out(run.worker, lease, input.manifest, inline, everything, &at).await?;
     note_use(run, id, selector, &input, transferred);
     timing.fetch_millis += millis(start);
-    Ok(Source { mount: None, directory: Some(at), keep_owner: true })
+    Ok(Source { directory: Some(at), keep_owner: true, ..Source::default() })
 }
 
 async fn park(

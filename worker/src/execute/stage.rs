@@ -19,10 +19,10 @@ use super::failure::JobError;
 use super::job::{Account, persist};
 use super::slices;
 use super::step::run_step;
-use crate::content::ContentStore;
+use crate::content::{Pin, Scratch};
 use crate::dispatch::{Held, Worker};
 use crate::logs::LogWriter;
-use crate::transfer::{ensure_layers, upload};
+use crate::transfer::{DISK_FULL, ensure_layers, upload};
 
 /// A stage that is being run.
 pub(super) struct StageRun<'a> {
@@ -35,6 +35,8 @@ pub(super) struct StageRun<'a> {
     pub(super) permit: Option<OwnedSemaphorePermit>,
     /// The layers below the next step, lowest first.
     pub(super) lowers: Vec<PathBuf>,
+    /// Keep those in the store.
+    pins: Vec<Pin>,
     pending: Vec<Pending>,
 }
 
@@ -46,7 +48,7 @@ struct Pending {
     blob: PathBuf,
     packing: JoinHandle<Result<PackedLayer, PackError>>,
     /// Holds both until they get their names.
-    _directory: tempfile::TempDir,
+    directory: Arc<Scratch>,
 }
 
 /// Milliseconds since `start`.
@@ -73,19 +75,14 @@ pub(super) async fn run(
         account,
         permit: None,
         lowers: Vec::new(),
+        pins: Vec::new(),
         pending: Vec::new(),
     };
-    run.take_slot().await?;
-    run.base().await?;
-    let first = run.job.first_step;
-    let steps: Vec<Step> =
-        run.job.stage.steps.iter().filter(|step| step.number >= first).cloned().collect();
-    for step in &steps {
-        run.step(step).await.map_err(|error| place(error, step))?;
+    let outcome = run.all().await;
+    if outcome.is_err() {
+        worker.content.forget_chain(held.lease.stage);
     }
-    run.slices().await?;
-    let layers = run.layers().await?;
-    Ok(StageOutcome::Succeeded { layers, exports: Vec::new() })
+    outcome
 }
 
 /// Says where in the Dockerfile a failure belongs.
@@ -101,6 +98,20 @@ fn place(error: JobError, step: &Step) -> JobError {
 }
 
 impl StageRun<'_> {
+    async fn all(&mut self) -> Result<StageOutcome, JobError> {
+        self.take_slot().await?;
+        self.base().await?;
+        let first = self.job.first_step;
+        let steps: Vec<Step> =
+            self.job.stage.steps.iter().filter(|step| step.number >= first).cloned().collect();
+        for step in &steps {
+            self.step(step).await.map_err(|error| place(error, step))?;
+        }
+        self.slices().await?;
+        let layers = self.layers().await?;
+        Ok(StageOutcome::Succeeded { layers, exports: Vec::new() })
+    }
+
     /// Waits for a free slot.
     pub(super) async fn take_slot(&mut self) -> Result<(), JobError> {
         let permits = Arc::clone(&self.worker.permits);
@@ -123,10 +134,11 @@ impl StageRun<'_> {
     async fn base(&mut self) -> Result<(), JobError> {
         let start = Instant::now();
         let fetch = ensure_layers(self.worker, self.held.lease, &self.job.base_layers);
-        self.lowers = tokio::select! {
-            lowers = fetch => lowers?,
+        let chain = tokio::select! {
+            chain = fetch => chain?,
             () = self.held.cancel.cancelled() => return Err(JobError::Stopped),
         };
+        (self.lowers, self.pins) = (chain.lowers, chain.pins);
         self.account.timing.fetch_millis += millis(start);
         Ok(())
     }
@@ -135,7 +147,7 @@ impl StageRun<'_> {
         let mut timing = TimingView::default();
         self.report(step.number, StepState::Running, timing, None).await?;
         self.log.line(step.number, LogStream::System, step.display.clone()).await;
-        let directory = self.worker.content.scratch()?;
+        let directory = self.worker.content.shared_scratch()?;
         let upper = directory.path().join("upper");
         let ran = run_step(self, step, directory.path(), &upper, &mut timing).await;
         self.add_timing(timing);
@@ -157,7 +169,7 @@ impl StageRun<'_> {
         self.lowers.push(upper.clone());
         let number = step.number;
         self.report(number, StepState::Done, timing, None).await?;
-        self.pending.push(Pending { number, timing, upper, blob, packing, _directory: directory });
+        self.pending.push(Pending { number, timing, upper, blob, packing, directory });
         Ok(())
     }
 
@@ -171,7 +183,8 @@ impl StageRun<'_> {
     /// Makes the slices that others wait for, and frees the slot.
     async fn slices(&mut self) -> Result<(), JobError> {
         let stage = self.held.lease.stage;
-        self.worker.content.remember_chain(stage, self.lowers.clone());
+        let scratch = self.pending.iter().map(|pending| Arc::clone(&pending.directory)).collect();
+        self.worker.content.remember_chain(stage, self.lowers.clone(), scratch);
         let start = Instant::now();
         for selector in self.job.make_slices.clone() {
             let making = slices::make(self.worker, self.held, &self.lowers, &selector);
@@ -191,11 +204,9 @@ impl StageRun<'_> {
     async fn layers(&mut self) -> Result<Vec<Layer>, JobError> {
         let mut layers = self.job.base_layers.clone();
         let mut lowers = self.lowers[..self.job.base_layers.len()].to_vec();
-        for pending in std::mem::take(&mut self.pending) {
+        for mut pending in std::mem::take(&mut self.pending) {
             let start = Instant::now();
-            let packed = pending.packing.await?.map_err(|error| {
-                Failure::new(FailureClass::Infrastructure, "pack-failed", error.to_string())
-            })?;
+            let packed = (&mut pending.packing).await?.map_err(|error| pack_failure(&error))?;
             let snapshot_millis = millis(start);
             self.account.timing.snapshot_millis += snapshot_millis;
             let made = farm_layer(&packed);
@@ -213,24 +224,21 @@ impl StageRun<'_> {
             self.account.uploaded_bytes += sent;
             let timing = TimingView { snapshot_millis, upload_millis, ..pending.timing };
             self.report(pending.number, StepState::Stored, timing, Some(made.clone())).await?;
-            let place = self.name_layer(&pending.upper, &pending.blob, &packed)?;
-            lowers.push(place);
+            lowers.push(self.name_layer(&pending, &packed)?);
             layers.push(made);
         }
-        self.worker.content.remember_chain(self.held.lease.stage, lowers);
+        self.worker.content.remember_chain(self.held.lease.stage, lowers, Vec::new());
         Ok(layers)
     }
 
-    fn name_layer(
-        &self,
-        upper: &std::path::Path,
-        blob: &std::path::Path,
-        packed: &PackedLayer,
-    ) -> Result<PathBuf, JobError> {
+    fn name_layer(&self, pending: &Pending, packed: &PackedLayer) -> Result<PathBuf, JobError> {
         let content = &self.worker.content;
-        ContentStore::commit(blob, &content.blob(&packed.blob))?;
-        let place = content.layer(&packed.diff_id);
-        ContentStore::commit(upper, &place)?;
+        content.commit_blob(&pending.blob, &packed.blob)?;
+        let bytes = packed.uncompressed_bytes;
+        let pin = content.commit_layer(&pending.upper, &packed.diff_id, bytes)?;
+        let place = pin.path();
+        // Who reads it in place still does.
+        pending.directory.keep(pin);
         Ok(place)
     }
 
@@ -249,6 +257,11 @@ impl StageRun<'_> {
 /// Whether a step's layer does not depend on the layers below it: `--link`.
 pub(super) fn stands_alone(step: &Step) -> bool {
     matches!(&step.op, Op::Copy(op) if op.link)
+}
+
+fn pack_failure(error: &PackError) -> Failure {
+    let code = if error.is_disk_full() { DISK_FULL } else { "pack-failed" };
+    Failure::new(FailureClass::Infrastructure, code, error.to_string())
 }
 
 fn farm_layer(packed: &PackedLayer) -> Layer {

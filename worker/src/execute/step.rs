@@ -15,6 +15,7 @@ use super::stage::{StageRun, millis, stands_alone};
 use super::{mounts, remotes, sources};
 use crate::rootfs::{Mount, mount_memory, mount_writable};
 use crate::runtime::{RunError, RunExit, RunRequest};
+use crate::transfer::DISK_FULL;
 
 /// Output chunks of a command that wait to be split into lines.
 const OUTPUT_BUFFER: usize = 64;
@@ -141,11 +142,18 @@ async fn run_command(
     let exit = run.worker.runtime.run(request, output, run.held.cancel.clone()).await;
     forwarding.await?;
     drop(memory);
-    let exit = exit.map_err(|error| run_failure(&error))?;
-    if exit.cancelled {
-        return Err(JobError::Stopped);
+    let failure = match exit {
+        Ok(exit) if exit.cancelled => return Err(JobError::Stopped),
+        Ok(exit) => exit_failure(op, exit),
+        Err(error) => Some(run_failure(&error)),
+    };
+    let Some(failure) = failure else { return Ok(()) };
+    // A command that finds the disk full says so in its own words, if at all.
+    if run.worker.content.has_no_room() {
+        let message = format!("{} (the worker's disk is full)", failure.message);
+        return Err(Failure::new(FailureClass::Infrastructure, DISK_FULL, message).into());
     }
-    exit_failure(op, exit).map_or(Ok(()), |failure| Err(failure.into()))
+    Err(failure.into())
 }
 
 fn run_failure(error: &RunError) -> Failure {
