@@ -35,6 +35,11 @@ pub async fn run(config: Config, lifecycle: &Lifecycle) -> Result<(), BootError>
     let content = Arc::new(ContentStore::open(&config.worker.data_dir)?);
     let limits = Limits::of(wanted(&config.worker), content.space()?);
     let id = content.worker_id()?;
+    let looked = Arc::clone(&content);
+    // Before the first word to the coordinator: there may be no room for work.
+    tokio::task::spawn_blocking(move || looked.look_after(limits))
+        .await
+        .map_err(std::io::Error::other)?;
     let scratch = config.worker.data_dir.join("tmp");
     let runtime_config = config.runtime.clone();
     let runtime = tokio::task::spawn_blocking(move || Runtime::probe(&runtime_config, &scratch))

@@ -86,7 +86,7 @@ impl ContentStore {
     }
 
     /// Looks after the limits. Returns whether it changed whether there is room for work.
-    fn look_after(&self, limits: Limits) -> bool {
+    pub(crate) fn look_after(&self, limits: Limits) -> bool {
         self.index.flush();
         if let Err(error) = self.evict(limits) {
             tracing::warn!(%error, "cannot evict from the store");
@@ -130,7 +130,7 @@ impl ContentStore {
     }
 }
 
-/// Keeps the store until `stop`; `on_change` is called when there is room for work again, or none
+/// Keeps the store, which was looked after just now, until `stop`; `on_change` is called when there is room for work again, or none
 /// any more.
 pub(crate) async fn keep(
     store: Arc<ContentStore>,
@@ -150,11 +150,6 @@ pub(crate) async fn keep(
     };
     let evicting = async {
         loop {
-            let looked = Arc::clone(&store);
-            let looking = tokio::task::spawn_blocking(move || looked.look_after(limits));
-            if looking.await.unwrap_or(false) {
-                on_change();
-            }
             let pause = if store.is_full() { LOOK_EVERY_WHEN_FULL } else { LOOK_EVERY };
             tokio::select! {
                 () = store.index.changed.notified() => {}
@@ -164,6 +159,11 @@ pub(crate) async fn keep(
                     store.is_stopping.store(true, Ordering::Relaxed);
                     return;
                 }
+            }
+            let looked = Arc::clone(&store);
+            let looking = tokio::task::spawn_blocking(move || looked.look_after(limits));
+            if looking.await.unwrap_or(false) {
+                on_change();
             }
         }
     };
