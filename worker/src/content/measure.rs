@@ -1,6 +1,6 @@
 //! Sizes and digests of what is on disk.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -14,10 +14,9 @@ use common::digest::Hasher;
 /// Attributes that a layer has: see crate `layer`.
 const ATTRIBUTES: [&str; 2] = ["security.capability", "trusted.overlay.opaque"];
 
-/// The space that a file or a directory with all below it takes. What has several names counts
-/// once. What vanishes meanwhile counts as nothing: caches change while they are measured.
+/// The space that a file or a directory with all below it takes. A file with several names, which may
+/// be in several layers, counts in parts: all its names together are the whole. What vanishes meanwhile counts as nothing: caches change while they are measured.
 pub(super) fn size(path: &Path) -> io::Result<u64> {
-    let mut seen = HashSet::new();
     let mut todo = vec![path.to_owned()];
     let mut bytes = 0;
     while let Some(path) = todo.pop() {
@@ -29,9 +28,8 @@ pub(super) fn size(path: &Path) -> io::Result<u64> {
             Err(error) if gone(&error) => continue,
             found => found?,
         };
-        if found.nlink() == 1 || found.is_dir() || seen.insert((found.dev(), found.ino())) {
-            bytes += found.blocks() * 512;
-        }
+        let names = if found.is_dir() { 1 } else { found.nlink().max(1) };
+        bytes += found.blocks() * 512 / names;
         if found.is_dir() {
             match fs::read_dir(&path) {
                 Err(error) if gone(&error) => {}
@@ -165,6 +163,11 @@ mod tests {
         let root = tree();
         let once = size(root.path()).unwrap();
         assert!((100_000..180_000).contains(&once), "{once}");
+        // A third name, in another layer.
+        let other = tempfile::tempdir().unwrap();
+        fs::hard_link(root.path().join("d/f"), other.path().join("f")).unwrap();
+        let both = size(root.path()).unwrap() + size(other.path()).unwrap();
+        assert!(both < once + 20_000, "{once} {both}");
         fs::write(root.path().join("other"), vec![7; 100_000]).unwrap();
         assert!(size(root.path()).unwrap() >= once + 100_000);
     }
