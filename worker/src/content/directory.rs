@@ -24,13 +24,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use common::{Digest, WorkerId};
+use common::{Digest, ProjectName, WorkerId};
 
 use super::caches::CacheLocks;
 use super::chains::Chains;
 use super::entry::{Entry, Kind};
 use super::index::{Evicted, Index, Pin, discard};
 use super::journal::boot_id;
+use super::trees::{KnownTree, KnownTrees};
 
 /// A data directory.
 #[derive(Debug)]
@@ -47,6 +48,7 @@ pub(crate) struct ContentStore {
     pub(super) is_full: AtomicBool,
     /// What takes long ends now.
     pub(super) is_stopping: AtomicBool,
+    trees: KnownTrees,
     _lock: fs::File,
 }
 
@@ -95,6 +97,7 @@ impl ContentStore {
             cache_locks: CacheLocks::default(),
             is_full: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
+            trees: KnownTrees::default(),
             _lock: lock,
         })
     }
@@ -171,6 +174,21 @@ impl ContentStore {
         let mut fetching = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
         fetching.retain(|_, lock| Arc::strong_count(lock) > 1);
         Arc::clone(fetching.entry(digest).or_default())
+    }
+
+    /// Remembers a tree whose files are in a layer.
+    pub(crate) fn remember_tree(&self, tree: KnownTree) {
+        self.trees.add(tree);
+    }
+
+    /// A layer that is not finished got its place.
+    pub(crate) fn layer_moved(&self, from: &Path, to: &Path) {
+        self.trees.moved(from, to);
+    }
+
+    /// The trees of a project whose files are in layers here, newest first. The layers may be gone.
+    pub(crate) fn trees(&self, project: &ProjectName) -> Vec<KnownTree> {
+        self.trees.of(project)
     }
 }
 

@@ -13,6 +13,7 @@ mod journal;
 mod keeper;
 mod measure;
 mod policy;
+mod trees;
 mod usage;
 mod verify;
 
@@ -25,3 +26,4 @@ pub(crate) use directory::ContentStore;
 pub(crate) use index::Pin;
 pub(crate) use keeper::keep;
 pub(crate) use policy::{Limits, Wanted};
+pub(crate) use trees::KnownTree;

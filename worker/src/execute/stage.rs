@@ -237,6 +237,7 @@ impl StageRun<'_> {
         let bytes = packed.uncompressed_bytes;
         let pin = content.commit_layer(&pending.upper, &packed.diff_id, bytes)?;
         let place = pin.path();
+        content.layer_moved(&pending.upper, &place);
         // Who reads it in place still does.
         pending.directory.keep(pin);
         Ok(place)
