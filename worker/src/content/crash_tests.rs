@@ -14,13 +14,15 @@ use layer::Compression;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::ContentStore;
 use super::entry::{Entry, Kind};
 use super::measure::{file_digest, tree_digest};
 use super::policy::Limits;
+use super::{ContentStore, Pin};
 
 /// Names the directory to the process that is to be killed.
 const DIRECTORY: &str = "SLIPWAY_TEST_STORE";
+/// The process makes this file when it has opened the store.
+const OPENED: &str = "opened";
 const SEED: &str = "SLIPWAY_TEST_SEED";
 /// Layers that there are.
 const LAYERS: u64 = 12;
@@ -86,13 +88,21 @@ fn tree_of(path: &Path) -> Digest {
 /// fails.
 fn use_store(directory: &Path, seed: u64) -> ! {
     let store = Arc::new(ContentStore::open(&directory.join("store")).unwrap());
+    fs::write(directory.join(OPENED), "").unwrap();
     for thread in 0..3 {
         let (store, directory) = (Arc::clone(&store), directory.to_owned());
         std::thread::spawn(move || {
             let mut rng = StdRng::seed_from_u64(seed * 10 + thread);
             let uses = std::panic::AssertUnwindSafe(|| {
+                let mut held = Vec::new();
                 loop {
-                    one_use(&store, &directory, &mut rng);
+                    held.extend(one_use(&store, &directory, &mut rng));
+                    // Some are used for long, and nothing may happen to them meanwhile.
+                    while held.len() > rng.random_range(0..5) {
+                        let (pin, expected): (Pin, Digest) = held.remove(0);
+                        let (kind, path) = (pin.entry().kind, pin.path());
+                        assert_eq!(digest_of(kind, &path), expected, "what is pinned is whole");
+                    }
                 }
             });
             let failed: Result<(), _> = std::panic::catch_unwind(uses);
@@ -104,7 +114,12 @@ fn use_store(directory: &Path, seed: u64) -> ! {
     }
 }
 
-fn one_use(store: &ContentStore, directory: &Path, rng: &mut StdRng) {
+fn digest_of(kind: Kind, path: &Path) -> Digest {
+    if kind == Kind::Layer { tree_of(path) } else { file_digest(path).unwrap() }
+}
+
+/// Does one thing. Gives what is pinned for it, and the digest that this has.
+fn one_use(store: &ContentStore, directory: &Path, rng: &mut StdRng) -> Option<(Pin, Digest)> {
     let number = rng.random_range(0..LAYERS);
     let archive = directory.join(format!("archive-{number}"));
     match rng.random_range(0..10) {
@@ -114,15 +129,14 @@ fn one_use(store: &ContentStore, directory: &Path, rng: &mut StdRng) {
             let diff_id = unpack(&archive, &layer);
             let expected = tree_of(&directory.join(format!("unpacked-{number}")));
             let pin = store.commit_layer(&layer, &diff_id, 100_000).unwrap();
-            assert_eq!(tree_of(&pin.path()), expected, "what is pinned is whole");
+            return Some((pin, expected));
         }
         5..7 => {
             let scratch = store.scratch().unwrap();
             let blob = scratch.path().join("blob");
             fs::copy(&archive, &blob).unwrap();
             let digest = file_digest(&blob).unwrap();
-            let pin = store.commit_blob(&blob, &digest).unwrap();
-            assert_eq!(file_digest(&pin.path()).unwrap(), digest, "what is pinned is whole");
+            return Some((store.commit_blob(&blob, &digest).unwrap(), digest));
         }
         7..9 => {
             let limits = Limits {
@@ -140,10 +154,16 @@ fn one_use(store: &ContentStore, directory: &Path, rng: &mut StdRng) {
             }
         }
     }
+    None
 }
 
-/// Starts this very test as a process of its own and kills it after a while.
-fn kill_one(directory: &Path, seed: u64, after: Duration) {
+/// Starts this very test as a process of its own and kills it a while after it has begun to open the
+/// store, or to use it.
+fn kill_one(directory: &Path, seed: u64, in_open: bool, after: Duration) {
+    let opened = directory.join(OPENED);
+    let _ = fs::remove_file(&opened);
+    let has_begun =
+        || if in_open { is_locked(&directory.join("store/lock")) } else { opened.exists() };
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args([
             "--nocapture",
@@ -152,13 +172,14 @@ fn kill_one(directory: &Path, seed: u64, after: Duration) {
         ])
         .env(DIRECTORY, directory)
         .env(SEED, seed.to_string())
+        // To print one takes longer than the process lives.
+        .env("RUST_BACKTRACE", "0")
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let limit = std::time::Instant::now() + Duration::from_mins(1);
-    // The store is open when its lock was taken; until then there is nothing to kill.
-    while !is_locked(&directory.join("store/lock")) && child.try_wait().unwrap().is_none() {
+    while !has_begun() && child.try_wait().unwrap().is_none() {
         assert!(std::time::Instant::now() < limit, "the process did not begin");
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -167,7 +188,8 @@ fn kill_one(directory: &Path, seed: u64, after: Duration) {
     let mut said = String::new();
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     let status = child.wait().unwrap();
-    assert_eq!(status.signal(), Some(9), "it ended by itself: {said}");
+    let is_killed = status.signal() == Some(9) && !said.contains("panicked");
+    assert!(is_killed, "a check failed: {status} {said}");
 }
 
 fn is_locked(lock: &Path) -> bool {
@@ -220,8 +242,10 @@ fn a_store_survives_kills_at_any_point() {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut most = 0;
     for kill in 0..KILLS {
-        let after = Duration::from_micros(rng.random_range(0..120_000));
-        kill_one(directory.path(), rng.random_range(0..1_000_000), after);
+        let in_open = kill % 4 == 3;
+        let longest = if in_open { 50_000 } else { 250_000 };
+        let after = Duration::from_micros(rng.random_range(0..longest));
+        kill_one(directory.path(), rng.random_range(0..1_000_000), in_open, after);
         // Now and then the machine is taken to have crashed too: what was synced is whole as well.
         let boot = if kill % 10 == 9 { format!("boot-{kill}") } else { this_boot.clone() };
         most = most.max(check(&root, &boot, &archives));
