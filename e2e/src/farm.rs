@@ -22,6 +22,8 @@ pub struct FarmOptions {
     pub lost_after_secs: u64,
     /// Whether ADD may fetch from this machine.
     pub fetch_private: bool,
+    /// Most bytes that a worker keeps.
+    pub store_max_bytes: Option<u64>,
     /// Whether the database survives a crash of the machine; tests do without.
     pub is_durable: bool,
     /// Whether the workers are started by a user without rights.
@@ -35,6 +37,7 @@ impl Default for FarmOptions {
             slots: 1,
             lost_after_secs: 3,
             fetch_private: false,
+            store_max_bytes: None,
             is_durable: false,
             rootless: false,
         }
@@ -65,6 +68,16 @@ pub struct Ran {
     pub stdout: String,
     /// What it said.
     pub stderr: String,
+}
+
+impl Ran {
+    fn of(output: &std::process::Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
 }
 
 impl Farm {
@@ -118,13 +131,15 @@ impl Farm {
         let token = run_coordinator(&config, &["token", "--scope", "builds:write"])?;
         let join = run_coordinator(&config, &["token", "--scope", "workers"])?;
         let mut workers = Vec::new();
+        let limit = options.store_max_bytes;
+        let store = limit.map_or_else(String::new, |limit| format!("store_max_bytes = {limit}\n"));
         for number in 1..=options.workers {
             let config = root.join(format!("worker-{number}.toml"));
             std::fs::write(
                 &config,
                 format!(
                     "[worker]\nname = \"worker-{number}\"\ndata_dir = \"{}\"\nslots = {}\n\
-                     drain_secs = 5\n[coordinator]\nurl = \"{address}\"\ntoken = \"{}\"\n\
+                     drain_secs = 5\n{store}[coordinator]\nurl = \"{address}\"\ntoken = \"{}\"\n\
                      [fetch]\nallow_private_networks = {}\n{mirrors}",
                     root.join(format!("data-{number}")).display(),
                     options.slots,
@@ -192,12 +207,7 @@ impl Farm {
         &self,
         arguments: impl IntoIterator<Item = S>,
     ) -> anyhow::Result<Ran> {
-        let output = self.command()?.args(arguments).output()?;
-        Ok(Ran {
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        })
+        Ok(Ran::of(&self.command()?.args(arguments).output()?))
     }
 
     /// Starts the command line in the background.
@@ -233,6 +243,31 @@ impl Farm {
     /// The whole log of the newest build.
     pub fn last_log(&self) -> anyhow::Result<String> {
         Ok(self.slipway(["logs", "last"])?.stdout)
+    }
+
+    /// Runs `slipway-worker store` for a worker; `name` as in `worker-1`.
+    pub fn store<S: AsRef<OsStr>>(
+        &self,
+        name: &str,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> anyhow::Result<Ran> {
+        let mut command = Command::new(program("slipway-worker")?);
+        command.arg("store").args(arguments).arg("--config");
+        let output = command.arg(self.directory().join(format!("{name}.toml"))).output()?;
+        Ok(Ran::of(&output))
+    }
+
+    /// Where a worker keeps things.
+    pub fn worker_data(&self, name: &str) -> PathBuf {
+        self.directory().join(format!("data-{}", name.trim_start_matches("worker-")))
+    }
+
+    /// Starts a worker that was killed.
+    pub fn restart_worker(&mut self, name: &str) -> anyhow::Result<()> {
+        let number: usize = name.trim_start_matches("worker-").parse()?;
+        let started = start_worker(self.directory.path(), number)?;
+        *self.workers.get_mut(number - 1).context("no such worker")? = Some(started);
+        Ok(())
     }
 
     /// Kills a worker without warning; `name` as in `worker-1`.

@@ -56,6 +56,13 @@ pub enum PackError {
     },
 }
 
+impl PackError {
+    /// Whether there is no space for the layer.
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+}
+
 /// Writes the changes in `upper` as a blob to the new file `out`.
 ///
 /// `lowers` are the layers below, lowest first: directories that overlayfs merely copied up, with

@@ -274,7 +274,8 @@ async fn fill_cache(
     if !cache.is_new() {
         return Ok(());
     }
-    let first = run.worker.content.scratch()?.keep();
+    let scratch = run.worker.content.scratch()?;
+    let first = scratch.path().to_owned();
     if let Some(from) = from {
         let tree = tree(run, from, source, place, timing).await?;
         let op = CopyOp::new(from.clone(), vec!["/".to_owned()], "/");
