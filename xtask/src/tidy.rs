@@ -46,7 +46,15 @@ const MAY_USE: [(&str, &[&str]); 21] = [
     (
         "worker",
         &[
-            "agent", "api", "blobstore", "client", "common", "fetch", "layer", "oci", "registry",
+            "agent",
+            "api",
+            "blobstore",
+            "client",
+            "common",
+            "fetch",
+            "layer",
+            "oci",
+            "registry",
             "service",
         ],
     ),

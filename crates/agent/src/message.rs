@@ -132,7 +132,9 @@ mod tests {
             assert!(!extension(name).is_passed_on(), "{name:?}");
         }
         // A name longer than the message, and no name at all.
-        assert!(!Message([&[EXTENSION, 0xff, 0xff, 0xff, 0xff], &b"query"[..]].concat()).is_passed_on());
+        assert!(
+            !Message([&[EXTENSION, 0xff, 0xff, 0xff, 0xff], &b"query"[..]].concat()).is_passed_on()
+        );
         assert!(!Message([&[EXTENSION, 0, 0, 0, 6], &b"query"[..]].concat()).is_passed_on());
         assert!(!Message(vec![EXTENSION, 0, 0]).is_passed_on());
     }

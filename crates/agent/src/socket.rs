@@ -81,11 +81,7 @@ async fn accept<R: Relay>(listener: UnixListener, relay: Arc<R>) {
     }
 }
 
-async fn converse(
-    mut stream: UnixStream,
-    connection: Uuid,
-    relay: &impl Relay,
-) -> io::Result<()> {
+async fn converse(mut stream: UnixStream, connection: Uuid, relay: &impl Relay) -> io::Result<()> {
     while let Some(request) = read(&mut stream).await? {
         let answer = if request.is_passed_on() {
             relay.ask(connection, request).await
