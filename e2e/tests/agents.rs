@@ -133,8 +133,31 @@ fn an_agent_that_is_not_there_is_missed_or_not() {
     let output = plan.env_remove("SSH_AUTH_SOCK").args(["plan", "--ssh", "default", path]).output();
     let planned = self::ran(&output.unwrap());
     assert_eq!(planned.code, 0, "{}", planned.stderr);
+    // Only who may write the project's builds answers for their clients.
+    assert_eq!(poll(&farm, None), "401");
+    assert_eq!(poll(&farm, Some(&["--scope", "builds:read"])), "403");
+    let other = ["--scope", "builds:write", "--project", "other"];
+    assert_eq!(poll(&farm, Some(&other)), "404");
+    assert_eq!(poll(&farm, Some(&["--scope", "workers"])), "403");
+    assert_eq!(poll(&farm, Some(&["--scope", "builds:write"])), "200");
     drop(mine);
     assert_eq!(farm.stop_and_list_leftovers().unwrap(), Vec::<String>::new());
+}
+
+/// The status of a poll for the newest build's messages with a token that is made so.
+fn poll(farm: &Farm, token: Option<&[&str]>) -> String {
+    let url = format!("{}/v1/builds/{}/agent", farm.address(), farm.last_build().unwrap().id);
+    let mut curl = Command::new("curl");
+    curl.args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "-X", "POST", "-d", "{}"]);
+    curl.args(["-H", "content-type: application/json", &url]);
+    if let Some(arguments) = token {
+        let mut command = Command::new(testkit::program("slipway-coordinator").unwrap());
+        command.arg("token").args(arguments).arg("--config");
+        let made = ran(&command.arg(farm.directory().join("coordinator.toml")).output().unwrap());
+        assert_eq!(made.code, 0, "{}", made.stderr);
+        curl.args(["-H", &format!("authorization: Bearer {}", made.stdout.trim())]);
+    }
+    ran(&curl.output().unwrap()).stdout
 }
 
 #[test]

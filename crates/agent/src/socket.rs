@@ -1,6 +1,7 @@
 //! A socket that looks like an agent and passes messages on.
 
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -37,13 +38,18 @@ impl AgentSocket {
     /// Listens at a path that does not exist. Whoever may write to the socket may use it: the caller
     /// sees to owner and mode, and until then to the directory.
     pub fn listen<R: Relay>(path: &Path, relay: Arc<R>) -> io::Result<Self> {
-        if path.as_os_str().len() > MAX_PATH_BYTES {
-            let text = format!("the path {} is too long for a socket", path.display());
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-        }
-        let listener = UnixListener::bind(path)?;
+        let listener = if path.as_os_str().len() <= MAX_PATH_BYTES {
+            UnixListener::bind(path)?
+        } else {
+            bind_inside(path)?
+        };
         let accepting = tokio::spawn(accept(listener, relay));
         Ok(Self { path: path.to_owned(), _accepting: AbortOnDropHandle::new(accepting) })
+    }
+
+    /// Whether programs can connect by its path: one that is too long has no room in an address.
+    pub fn is_reachable(&self) -> bool {
+        self.path.as_os_str().len() <= MAX_PATH_BYTES
     }
 
     /// Where it is.
@@ -57,6 +63,16 @@ impl Drop for AgentSocket {
         // Its directory may be gone already.
         let _ = std::fs::remove_file(&self.path);
     }
+}
+
+/// By a short name of the directory: an address has no room for a long path.
+fn bind_inside(path: &Path) -> io::Result<UnixListener> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let directory = std::fs::File::open(parent)?;
+    let short = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string());
+    UnixListener::bind(short.join(name))
 }
 
 async fn accept<R: Relay>(listener: UnixListener, relay: Arc<R>) {
@@ -183,9 +199,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_path_that_no_socket_can_have_is_refused() {
-        let long = PathBuf::from("/").join("x".repeat(200));
-        let error = AgentSocket::listen(&long, Echo::new(1)).unwrap_err();
-        assert!(error.to_string().contains("too long"), "{error}");
+    async fn a_long_path_is_no_obstacle() {
+        let directory = tempfile::tempdir().unwrap();
+        let deep = directory.path().join("x".repeat(200));
+        std::fs::create_dir(&deep).unwrap();
+        let socket = AgentSocket::listen(&deep.join("agent"), Echo::new(1)).unwrap();
+        assert!(socket.path().exists());
+        // Whoever connects has a short name for it, as a container has.
+        let short = directory.path().join("short");
+        std::os::unix::fs::symlink(&deep, &short).unwrap();
+        let mut stream = UnixStream::connect(short.join("agent")).await.unwrap();
+        assert_eq!(ask(&mut stream, &[11]).await.bytes(), [11]);
+        drop(socket);
+        assert!(!deep.join("agent").exists());
     }
 }

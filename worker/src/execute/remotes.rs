@@ -65,6 +65,11 @@ impl Agent {
         }
         let scratch = run.worker.content.scratch()?;
         let socket = agent::listen(run, DEFAULT_AGENT, step, &scratch.path().join("agent"))?;
+        if !socket.is_reachable() {
+            let message = "the path of the worker's data directory is too long for ssh";
+            let failure = Failure::new(FailureClass::Infrastructure, "agent-unreachable", message);
+            return Err(failure.into());
+        }
         let known_hosts = scratch.path().join("hosts");
         Ok(Self { socket, known_hosts, _scratch: scratch })
     }
