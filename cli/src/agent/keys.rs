@@ -225,9 +225,17 @@ mod tests {
         let listed = String::from_utf8(add("-L", None).stdout).unwrap();
         assert_eq!(listed.lines().count(), 5, "{listed}");
         assert!(listed.lines().all(|line| line.ends_with(" a comment")), "{listed}");
+        // Signs a file with the agent's key, and verifies that.
+        let script = "ssh-keygen -q -Y sign -f \"$0\" -n test \"$1\" && \
+                      ssh-keygen -Y check-novalidate -n test -s \"$1.sig\" < \"$1\"";
         for key in &paths {
-            // Signs something and verifies it.
-            let tested = add("-T", Some(&key.with_extension("pub")));
+            let here = tempfile::tempdir().unwrap();
+            let (public, file) = (here.path().join("key.pub"), here.path().join("file"));
+            std::fs::copy(key.with_extension("pub"), &public).unwrap();
+            std::fs::write(&file, "text").unwrap();
+            let mut sh = Command::new("sh");
+            sh.env("SSH_AUTH_SOCK", &path).args(["-c", script]).arg(&public).arg(&file);
+            let tested = tokio::task::block_in_place(|| sh.output().unwrap());
             let text = String::from_utf8_lossy(&tested.stderr).into_owned();
             assert!(tested.status.success(), "{}: {text}", key.display());
         }
@@ -247,6 +255,22 @@ mod tests {
         let error = KeyAgent::read(&[&pem]).unwrap_err();
         assert!(error.to_string().contains("OpenSSH's format"), "{error}");
         assert!(KeyAgent::read(&[directory.path()]).is_err());
+    }
+
+    #[test]
+    fn rsa_keys_sign_with_the_hash_that_is_asked_for_and_not_with_sha_1() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        keygen(&path, &["-N", "", "-t", "rsa", "-b", "2048"]);
+        let agent = KeyAgent::read(&[&path]).unwrap();
+        let name = |flags| {
+            let signature = agent.keys[0].secret.sign(b"data", flags)?;
+            String::from_utf8(take(&mut signature.as_slice())?.to_vec()).ok()
+        };
+        assert_eq!(name(RSA_SHA2_512).as_deref(), Some("rsa-sha2-512"));
+        assert_eq!(name(RSA_SHA2_256).as_deref(), Some("rsa-sha2-256"));
+        assert_eq!(name(RSA_SHA2_256 | RSA_SHA2_512).as_deref(), Some("rsa-sha2-512"));
+        assert_eq!(name(0), None);
     }
 
     #[test]
