@@ -80,14 +80,15 @@ async fn inputs(
             if !op.remotes.is_empty() {
                 let at = directory.join("remotes");
                 tokio::select! {
-                    done = remotes::download(run, &op.remotes, &at, timing) => done?,
+                    done = remotes::download(run, (&op.remotes, step.number), &at, timing) => done?,
                     () = cancel.cancelled() => return Err(JobError::Stopped),
                 }
                 inputs.remotes = Some(at);
             }
         }
         Op::Run(op) => {
-            inputs.mounts = mounts::prepare(run, op, &directory.join("mounts"), timing).await?;
+            inputs.mounts =
+                mounts::prepare(run, (op, step.number), &directory.join("mounts"), timing).await?;
         }
         Op::Workdir(_) => {}
     }
