@@ -56,6 +56,7 @@ pub struct Farm {
     postgres: Postgres,
     address: String,
     token: String,
+    rootless: bool,
     directory: tempfile::TempDir,
 }
 
@@ -160,6 +161,7 @@ impl Farm {
             postgres,
             address,
             token,
+            rootless: options.rootless,
             directory,
         };
         wait_for("the workers", Duration::from_secs(30), || {
@@ -265,7 +267,7 @@ impl Farm {
     /// Starts a worker that was killed.
     pub fn restart_worker(&mut self, name: &str) -> anyhow::Result<()> {
         let number: usize = name.trim_start_matches("worker-").parse()?;
-        let started = start_worker(self.directory.path(), number)?;
+        let started = start_worker(self.directory.path(), number, self.rootless)?;
         *self.workers.get_mut(number - 1).context("no such worker")? = Some(started);
         Ok(())
     }
@@ -280,11 +282,11 @@ impl Farm {
     /// Ends a worker in order and starts it again with an empty store.
     pub fn renew_worker(&mut self, name: &str) -> anyhow::Result<()> {
         let number: usize = name.trim_start_matches("worker-").parse()?;
-        let root = self.directory.path().to_owned();
+        let (root, rootless) = (self.directory.path().to_owned(), self.rootless);
         let worker = self.workers.get_mut(number - 1).context("no such worker")?;
         drop(worker.take());
         std::fs::remove_dir_all(root.join(format!("data-{number}")))?;
-        *worker = Some(start_worker(&root, number)?);
+        *worker = Some(start_worker(&root, number, rootless)?);
         Ok(wait_for("the new worker", Duration::from_secs(30), || {
             let listed = self.slipway(["workers"]).ok()?.stdout;
             let is_live = |line: &str| line.contains(name) && line.contains(" live ");
@@ -408,7 +410,7 @@ fn start_worker(root: &Path, number: usize, rootless: bool) -> anyhow::Result<Se
         let (data, tables) =
             (root.join(format!("data-{number}")), root.join(format!("etc-{number}")));
         for directory in [&data, &tables] {
-            std::fs::create_dir(directory)?;
+            std::fs::create_dir_all(directory)?;
         }
         std::os::unix::fs::chown(&data, Some(ROOTLESS_USER), Some(ROOTLESS_USER))?;
         // Where a table is missing there has to be something to mount it on.

@@ -203,7 +203,7 @@ fn holes_and_odd_names_survive_a_round_trip() {
         fs::write(root.path().join(OsStr::from_bytes(name)), name).unwrap();
     }
     let scanned = scan(root.path(), Owner::Keep, &mut |_, _| Verdict::Keep, packs.path()).unwrap();
-    let copy = lay_out(&scanned.manifest, &scanned.packs, |_| true).unwrap();
+    let copy = lay_out(&scanned, |_| true).unwrap();
     for name in names {
         assert_eq!(fs::read(copy.path().join(OsStr::from_bytes(name))).unwrap(), name);
     }
