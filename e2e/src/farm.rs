@@ -26,6 +26,8 @@ pub struct FarmOptions {
     pub store_max_bytes: Option<u64>,
     /// Whether the database survives a crash of the machine; tests do without.
     pub is_durable: bool,
+    /// Whether the workers are started by a user without rights.
+    pub rootless: bool,
 }
 
 impl Default for FarmOptions {
@@ -37,6 +39,7 @@ impl Default for FarmOptions {
             fetch_private: false,
             store_max_bytes: None,
             is_durable: false,
+            rootless: false,
         }
     }
 }
@@ -144,7 +147,7 @@ impl Farm {
                     options.fetch_private,
                 ),
             )?;
-            workers.push(Some(start_worker(root, number)?));
+            workers.push(Some(start_worker(root, number, options.rootless)?));
         }
         let token = token.trim().to_owned();
         let coordinator = Some(coordinator);
@@ -385,9 +388,43 @@ fn start_coordinator(root: &Path) -> anyhow::Result<Service> {
     Ok(Service::start("coordinator", &command, root)?)
 }
 
-fn start_worker(root: &Path, number: usize) -> anyhow::Result<Service> {
-    let mut command = Command::new(program("slipway-worker")?);
-    command.arg("run").arg("--config").arg(root.join(format!("worker-{number}.toml")));
+/// The user of workers without rights. Nobody else has the number.
+const ROOTLESS_USER: u32 = 61_234;
+
+/// Starts a worker as that user: it is known, and has numbers to give away, in a mount namespace of
+/// the worker alone. The rest of the machine does not learn of it.
+const ROOTLESS_SCRIPT: &str = "
+for name in passwd group subuid subgid; do cat /etc/$name > $2/$name 2> /dev/null || :; done
+echo slipway-test:x:$1:$1::/:/bin/sh >> $2/passwd
+echo slipway-test:x:$1: >> $2/group
+echo slipway-test:200000:65536 | tee -a $2/subuid >> $2/subgid
+for name in passwd group subuid subgid; do mount --bind $2/$name /etc/$name; done
+exec setpriv --reuid $1 --regid $1 --clear-groups --inh-caps=-all -- $0 run --config $3";
+
+fn start_worker(root: &Path, number: usize, rootless: bool) -> anyhow::Result<Service> {
+    let config = root.join(format!("worker-{number}.toml"));
+    let program = program("slipway-worker")?;
+    let mut command = if rootless {
+        let (data, tables) =
+            (root.join(format!("data-{number}")), root.join(format!("etc-{number}")));
+        for directory in [&data, &tables] {
+            std::fs::create_dir(directory)?;
+        }
+        std::os::unix::fs::chown(&data, Some(ROOTLESS_USER), Some(ROOTLESS_USER))?;
+        // Where a table is missing there has to be something to mount it on.
+        for name in ["/etc/subuid", "/etc/subgid"] {
+            std::fs::File::options().append(true).create(true).open(name)?;
+        }
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "--", "sh", "-ec", ROOTLESS_SCRIPT]);
+        command.arg(program).arg(ROOTLESS_USER.to_string()).arg(tables).arg(config);
+        command
+    } else {
+        let mut command = Command::new(program);
+        command.arg("run").arg("--config").arg(config);
+        command
+    };
+    command.stdin(Stdio::null());
     Ok(Service::start(&format!("worker-{number}"), &command, root)?)
 }
 

@@ -1,6 +1,5 @@
-//! Starting a worker, and telling what a host allows.
+//! Starting a worker.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +24,9 @@ pub enum BootError {
     /// The registries' configuration.
     #[error(transparent)]
     Registry(#[from] registry::RegistryError),
+    /// The rights of its user.
+    #[error("cannot run without rights: {0}")]
+    Rootless(String),
     /// The client of ADD.
     #[error(transparent)]
     Fetch(#[from] fetch::FetchError),
@@ -33,6 +35,9 @@ pub enum BootError {
 /// Runs a worker until the lifecycle stops.
 pub async fn run(config: Config, lifecycle: &Lifecycle) -> Result<(), BootError> {
     let content = Arc::new(ContentStore::open(&config.worker.data_dir)?);
+    // Layers hold programs that run with other rights, and device nodes: for the worker alone.
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(&config.worker.data_dir, private)?;
     let limits = Limits::of(wanted(&config.worker), content.space()?);
     let id = content.worker_id()?;
     let looked = Arc::clone(&content);
@@ -41,7 +46,8 @@ pub async fn run(config: Config, lifecycle: &Lifecycle) -> Result<(), BootError>
         .await
         .map_err(std::io::Error::other)?;
     let scratch = config.worker.data_dir.join("tmp");
-    let runtime_config = config.runtime.clone();
+    let mut runtime_config = config.runtime.clone();
+    runtime_config.deny_networks.extend(coordinator_addresses(&config.coordinator.url).await);
     let runtime = tokio::task::spawn_blocking(move || Runtime::probe(&runtime_config, &scratch))
         .await
         .map_err(std::io::Error::other)??;
@@ -51,9 +57,7 @@ pub async fn run(config: Config, lifecycle: &Lifecycle) -> Result<(), BootError>
         slots = config.worker.slots,
         "worker ready"
     );
-    if runtime.network_name() == "isolated" {
-        tracing::warn!("RUN reaches no network: install slirp4netns, nftables and iproute2");
-    }
+    warn(&runtime);
     let registry = registry::Client::new(registry::Config {
         registries: config.registries.clone(),
         docker_config: config.docker_config.clone(),
@@ -93,6 +97,36 @@ pub async fn run(config: Config, lifecycle: &Lifecycle) -> Result<(), BootError>
     Ok(())
 }
 
+/// Says what the host does not allow.
+fn warn(runtime: &Runtime) {
+    if let Some(problem) = runtime.no_network() {
+        tracing::warn!(problem, "RUN reaches no network");
+    }
+    if !runtime.filters_calls() {
+        tracing::warn!("system calls of RUN are not filtered: the runtime lacks seccomp");
+    }
+    if !runtime.limits_hold() {
+        tracing::warn!("limits of memory, CPU and processes do not hold: no cgroup can be made");
+    }
+}
+
+/// The coordinator's addresses and port, which no RUN may reach.
+async fn coordinator_addresses(url: &str) -> Vec<String> {
+    let Ok(url) = reqwest::Url::parse(url) else { return Vec::new() };
+    let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
+        return Vec::new();
+    };
+    // An IPv6 address stands in brackets there.
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    match tokio::net::lookup_host((host.as_str(), port)).await {
+        Ok(found) => found.map(|address| address.to_string()).collect(),
+        Err(error) => {
+            tracing::warn!(%host, %error, "the coordinator has no address: RUN may reach it later");
+            Vec::new()
+        }
+    }
+}
+
 /// Looks after the store as long as there is work, and answers what operators ask of it.
 fn keep_store(worker: &Arc<Worker>, limits: Limits, stop: &CancellationToken) {
     let told = Arc::downgrade(worker);
@@ -126,34 +160,4 @@ pub fn store(
 
 fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
-/// Says in words what this host allows.
-pub fn doctor(config: &Config) -> String {
-    let mut report = String::new();
-    let root = rustix::process::geteuid().is_root();
-    let line = |report: &mut String, good: bool, text: &str| {
-        let _ = writeln!(report, "{} {text}", if good { "ok  " } else { "FAIL" });
-    };
-    line(&mut report, root, "runs as root: overlay mounts and containers need it");
-    // A directory of its own: the worker's may be in use.
-    let scratch = std::fs::create_dir_all(&config.worker.data_dir)
-        .and_then(|()| tempfile::tempdir_in(&config.worker.data_dir));
-    let text = format!("data directory {}", config.worker.data_dir.display());
-    line(&mut report, scratch.is_ok(), &text);
-    let Ok(scratch) = scratch else { return report };
-    match Runtime::probe(&config.runtime, scratch.path()) {
-        Ok(runtime) => {
-            line(&mut report, true, &format!("{} runs containers", runtime.name()));
-            let has_network = runtime.network_name() != "isolated";
-            let text = if has_network {
-                "RUN reaches the internet through slirp4netns"
-            } else {
-                "RUN reaches no network: install slirp4netns, nftables and iproute2"
-            };
-            line(&mut report, has_network, text);
-        }
-        Err(error) => line(&mut report, false, &error.to_string()),
-    }
-    report
 }

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use worker::config::SECTIONS;
-use worker::{Config, StoreAction};
+use worker::doctor::examine;
+use worker::runtime::rootless;
+use worker::{BootError, Config, StoreAction};
 
 /// Runs stages, shares what they made, pushes images.
 #[derive(Parser)]
@@ -20,8 +22,14 @@ struct Arguments {
 enum Command {
     /// Work for a coordinator until told to stop.
     Run(ConfigArgument),
-    /// Say what this host allows.
-    Doctor(ConfigArgument),
+    /// Say what this host allows, and how to get the rest. Fails if a worker cannot run here.
+    Doctor {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Look after what the worker keeps on disk, also while it runs.
     #[command(subcommand)]
     Store(StoreCommand),
@@ -72,21 +80,42 @@ impl ConfigArgument {
     fn load(&self) -> anyhow::Result<Config> {
         Ok(service::config::load(self.config.as_deref(), &SECTIONS, std::env::vars())?)
     }
+
+    /// For looking only: nothing has to be configured yet.
+    fn load_or_default(&self) -> anyhow::Result<Config> {
+        match (self.load(), &self.config) {
+            (Err(_), None) => Ok(Config::for_looking(std::env::temp_dir())),
+            (loaded, _) => loaded,
+        }
+    }
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     // Before any thread is started.
     let arguments = Arguments::parse();
     match arguments.command {
-        Command::Doctor(config) => {
-            let report = worker::doctor(&config.load()?);
-            let is_good = !report.contains("FAIL");
-            write!(std::io::stdout(), "{report}")?;
-            Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-        }
+        Command::Doctor { config, json } => doctor(&config.load_or_default()?, json),
         Command::Run(config) => Ok(worker::program(config.load()?)?),
         Command::Store(command) => store(command),
     }
+}
+
+/// Looks at the host from where a worker would.
+fn doctor(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
+    let print = |supervised| -> std::io::Result<ExitCode> {
+        let report = examine(config, supervised);
+        let text = if json {
+            serde_json::to_string_pretty(&report).map_err(std::io::Error::other)? + "\n"
+        } else {
+            report.to_string()
+        };
+        std::io::stdout().write_all(text.as_bytes())?;
+        Ok(if report.is_usable() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    };
+    if rootless::is_needed() && !rootless::missing().is_empty() {
+        return Ok(print(false)?);
+    }
+    Ok(worker::in_namespaces(|supervision| print(supervision.is_ok()).map_err(BootError::Content))?)
 }
 
 fn store(command: StoreCommand) -> anyhow::Result<ExitCode> {

@@ -7,6 +7,7 @@ use api::public::v1::{BuildRequest, BuildSource, ContextSource, OutputRequest};
 use common::{Platform, ProjectName};
 
 use super::options::{commands, secrets};
+use crate::agent;
 use crate::args::Build;
 use crate::exit::CliError;
 
@@ -114,6 +115,7 @@ pub(crate) fn request(
         platforms,
         contexts: BTreeMap::new(),
         secrets: secrets(&arguments.secret)?,
+        agents: agent::names(&arguments.ssh)?,
         commands: commands(arguments)?,
         no_cache: arguments.no_cache,
         no_cache_stages: arguments.no_cache_filter.clone(),

@@ -38,6 +38,26 @@ pub struct Config {
     pub log: LogConfig,
 }
 
+impl Config {
+    /// A configuration that works for nobody: to look at a host with.
+    pub fn for_looking(data_dir: PathBuf) -> Self {
+        Self {
+            worker: WorkerConfig {
+                name: None,
+                data_dir,
+                slots: default_slots(),
+                drain_secs: default_drain_secs(),
+            },
+            coordinator: CoordinatorConfig { url: String::new(), token: String::new() },
+            runtime: RuntimeConfig::default(),
+            registries: BTreeMap::new(),
+            docker_config: None,
+            fetch: FetchConfig::default(),
+            log: LogConfig::default(),
+        }
+    }
+}
+
 /// Section `[worker]`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

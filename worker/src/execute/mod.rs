@@ -1,11 +1,13 @@
 //! Running what was assigned: stages step by step, exports.
 
+mod agent;
 pub mod copy;
 mod export;
 mod failure;
 mod job;
 mod mounts;
 mod remotes;
+mod reports;
 mod slices;
 mod sources;
 mod stage;

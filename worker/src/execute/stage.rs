@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use api::public::v1::{LogStream, TimingView};
 use api::worker::v1::{
@@ -10,19 +10,27 @@ use api::worker::v1::{
 };
 use common::image::{Layer, LayerOrigin};
 use common::plan::{Op, Step};
-use common::{Failure, FailureClass, ProjectName};
+use common::{Failure, FailureClass, Lease, ProjectName};
 use layer::{Compression, PackError, PackedLayer};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::failure::JobError;
-use super::job::{Account, persist};
+use super::job::Account;
+use super::reports::Reports;
 use super::slices;
 use super::step::run_step;
 use crate::content::{Pin, Scratch};
 use crate::dispatch::{Held, Worker};
 use crate::logs::LogWriter;
 use crate::transfer::{DISK_FULL, ensure_layers, upload};
+
+/// How long the end of a failed stage waits for the layers of the steps that went well.
+const KEEP_LIMIT: Duration = Duration::from_secs(20);
+
+/// In the directory of a step: its changes, and the layer that is made of them.
+const UPPER: &str = "upper";
+const BLOB: &str = "blob";
 
 /// A stage that is being run.
 pub(super) struct StageRun<'a> {
@@ -38,17 +46,26 @@ pub(super) struct StageRun<'a> {
     /// Keep those in the store.
     pins: Vec<Pin>,
     pending: Vec<Pending>,
+    reports: Reports,
 }
 
-/// A step that has ended and whose layer is being packed.
+/// A step that has ended and whose layer is being packed and sent.
 struct Pending {
     number: u32,
     timing: TimingView,
     upper: PathBuf,
     blob: PathBuf,
-    packing: JoinHandle<Result<PackedLayer, PackError>>,
+    sending: AbortOnDropHandle<Result<SentLayer, JobError>>,
     /// Holds both until they get their names.
     directory: Arc<Scratch>,
+}
+
+/// A layer that the farm has.
+struct SentLayer {
+    packed: PackedLayer,
+    snapshot_millis: u64,
+    upload_millis: u64,
+    sent_bytes: u64,
 }
 
 /// Milliseconds since `start`.
@@ -77,12 +94,27 @@ pub(super) async fn run(
         lowers: Vec::new(),
         pins: Vec::new(),
         pending: Vec::new(),
+        reports: Reports::start(worker, held),
     };
     let outcome = run.all().await;
     if outcome.is_err() {
+        run.keep_what_is_done().await;
         worker.content.forget_chain(held.lease.stage);
     }
     outcome
+}
+
+fn pack_failure(error: &PackError) -> Failure {
+    match error {
+        PackError::ReservedName { .. } => {
+            Failure::new(FailureClass::User, "reserved-name", error.to_string())
+                .with_hint("leave the file out, or give it another name")
+        }
+        PackError::Io { .. } => {
+            let code = if error.is_disk_full() { DISK_FULL } else { "pack-failed" };
+            Failure::new(FailureClass::Infrastructure, code, error.to_string())
+        }
+    }
 }
 
 /// Says where in the Dockerfile a failure belongs.
@@ -109,6 +141,7 @@ impl StageRun<'_> {
         }
         self.slices().await?;
         let layers = self.layers().await?;
+        self.reports.flush().await?;
         Ok(StageOutcome::Succeeded { layers, exports: Vec::new() })
     }
 
@@ -148,7 +181,7 @@ impl StageRun<'_> {
         self.report(step.number, StepState::Running, timing, None).await?;
         self.log.line(step.number, LogStream::System, step.display.clone()).await;
         let directory = self.worker.content.shared_scratch()?;
-        let upper = directory.path().join("upper");
+        let upper = directory.path().join(UPPER);
         let ran = run_step(self, step, directory.path(), &upper, &mut timing).await;
         self.add_timing(timing);
         if let Err(error) = ran {
@@ -160,16 +193,14 @@ impl StageRun<'_> {
         // The next step goes on at once; the layer is made meanwhile.
         // One that stands alone is not compared with what is below it.
         let lowers = if stands_alone(step) { Vec::new() } else { self.lowers.clone() };
-        let from = upper.clone();
-        let blob = directory.path().join("blob");
-        let out = blob.clone();
-        let packing = tokio::task::spawn_blocking(move || {
-            layer::pack_upper(&from, &lowers, &out, Compression::Gzip)
-        });
+        let blob = directory.path().join(BLOB);
+        let packing =
+            pack_and_send(Arc::clone(self.worker), self.held.lease, Arc::clone(&directory), lowers);
+        let sending = AbortOnDropHandle::new(tokio::spawn(packing));
         self.lowers.push(upper.clone());
         let number = step.number;
         self.report(number, StepState::Done, timing, None).await?;
-        self.pending.push(Pending { number, timing, upper, blob, packing, directory });
+        self.pending.push(Pending { number, timing, upper, blob, sending, directory });
         Ok(())
     }
 
@@ -205,23 +236,17 @@ impl StageRun<'_> {
         let mut layers = self.job.base_layers.clone();
         let mut lowers = self.lowers[..self.job.base_layers.len()].to_vec();
         for mut pending in std::mem::take(&mut self.pending) {
-            let start = Instant::now();
-            let packed = (&mut pending.packing).await?.map_err(|error| pack_failure(&error))?;
-            let snapshot_millis = millis(start);
-            self.account.timing.snapshot_millis += snapshot_millis;
-            let made = farm_layer(&packed);
-            let start = Instant::now();
-            let (kind, digest) = (ObjectKind::Blob, packed.blob);
-            let object = ObjectName { kind, digest, size_bytes: packed.size_bytes };
-            let sending =
-                upload(&self.worker.client, self.held.lease, vec![(object, pending.blob.clone())]);
             let sent = tokio::select! {
-                sent = sending => sent?,
+                sent = &mut pending.sending => {
+                    sent?.map_err(|error| self.place_step(error, pending.number))?
+                }
                 () = self.held.cancel.cancelled() => return Err(JobError::Stopped),
             };
-            let upload_millis = millis(start);
+            let SentLayer { packed, snapshot_millis, upload_millis, sent_bytes } = sent;
+            self.account.timing.snapshot_millis += snapshot_millis;
             self.account.timing.upload_millis += upload_millis;
-            self.account.uploaded_bytes += sent;
+            self.account.uploaded_bytes += sent_bytes;
+            let made = farm_layer(&packed);
             let timing = TimingView { snapshot_millis, upload_millis, ..pending.timing };
             self.report(pending.number, StepState::Stored, timing, Some(made.clone())).await?;
             lowers.push(self.name_layer(&pending, &packed)?);
@@ -229,6 +254,30 @@ impl StageRun<'_> {
         }
         self.worker.content.remember_chain(self.held.lease.stage, lowers, Vec::new());
         Ok(layers)
+    }
+
+    /// After a failure: the layers of the steps before it are worth keeping, so that the next build
+    /// goes on there.
+    async fn keep_what_is_done(&mut self) {
+        let keeping = async {
+            if !self.held.cancel.is_cancelled() {
+                self.layers().await?;
+            }
+            self.reports.flush().await
+        };
+        if let Ok(Err(JobError::Failed { failure, .. })) =
+            tokio::time::timeout(KEEP_LIMIT, keeping).await
+        {
+            tracing::info!(%failure, "layers of a failed stage were not kept");
+        }
+    }
+
+    /// Says where in the Dockerfile the failure of a step belongs.
+    fn place_step(&self, error: JobError, number: u32) -> JobError {
+        match self.job.stage.steps.iter().find(|step| step.number == number) {
+            Some(step) => place(error, step),
+            None => error,
+        }
     }
 
     fn name_layer(&self, pending: &Pending, packed: &PackedLayer) -> Result<PathBuf, JobError> {
@@ -244,25 +293,44 @@ impl StageRun<'_> {
     }
 
     pub(super) async fn report(
-        &self,
+        &mut self,
         number: u32,
         state: StepState,
         timing: TimingView,
         layer: Option<Layer>,
     ) -> Result<(), JobError> {
         let report = StepReport { lease: self.held.lease, number, state, timing, layer };
-        persist(self.held, || self.worker.client.step(&report)).await
+        self.reports.send(report).await
     }
+}
+
+/// Packs a layer, which others may do at the same time, and sends it.
+async fn pack_and_send(
+    worker: Arc<Worker>,
+    lease: Lease,
+    directory: Arc<Scratch>,
+    lowers: Vec<PathBuf>,
+) -> Result<SentLayer, JobError> {
+    let start = Instant::now();
+    let blob = directory.path().join(BLOB);
+    // The directory has to stay until the packing, which nobody can interrupt, has ended.
+    let packing = move || {
+        let (upper, out) = (directory.path().join(UPPER), directory.path().join(BLOB));
+        layer::pack_upper(&upper, &lowers, &out, Compression::Gzip)
+    };
+    let packed = tokio::task::spawn_blocking(packing).await?;
+    let packed = packed.map_err(|error| pack_failure(&error))?;
+    let snapshot_millis = millis(start);
+    let start = Instant::now();
+    let (kind, digest) = (ObjectKind::Blob, packed.blob);
+    let object = ObjectName { kind, digest, size_bytes: packed.size_bytes };
+    let sent_bytes = upload(&worker.client, lease, vec![(object, blob)]).await?;
+    Ok(SentLayer { packed, snapshot_millis, upload_millis: millis(start), sent_bytes })
 }
 
 /// Whether a step's layer does not depend on the layers below it: `--link`.
 pub(super) fn stands_alone(step: &Step) -> bool {
     matches!(&step.op, Op::Copy(op) if op.link)
-}
-
-fn pack_failure(error: &PackError) -> Failure {
-    let code = if error.is_disk_full() { DISK_FULL } else { "pack-failed" };
-    Failure::new(FailureClass::Infrastructure, code, error.to_string())
 }
 
 fn farm_layer(packed: &PackedLayer) -> Layer {

@@ -63,6 +63,15 @@ impl TransferError {
             _ if self.is_disk_full() => {
                 Failure::new(FailureClass::Infrastructure, DISK_FULL, self.to_string())
             }
+            Self::Extract(ExtractError::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::StorageFull =>
+            {
+                Failure::new(FailureClass::Infrastructure, "disk-full", self.to_string())
+            }
+            Self::Extract(ExtractError::Refused { .. }) => {
+                Failure::new(FailureClass::User, "bad-layer", self.to_string())
+                    .with_hint("the base image holds what no image may: use another one")
+            }
             _ => Failure::new(FailureClass::Infrastructure, "transfer-failed", self.to_string()),
         }
     }

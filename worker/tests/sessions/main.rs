@@ -7,4 +7,5 @@ mod coordinator;
 mod disk;
 mod faults;
 mod jobs;
+mod limits;
 mod stages;
