@@ -131,22 +131,13 @@ impl Farm {
         let token = run_coordinator(&config, &["token", "--scope", "builds:write"])?;
         let join = run_coordinator(&config, &["token", "--scope", "workers"])?;
         let mut workers = Vec::new();
-        let limit = options.store_max_bytes;
-        let store = limit.map_or_else(String::new, |limit| format!("store_max_bytes = {limit}\n"));
         for number in 1..=options.workers {
-            let config = root.join(format!("worker-{number}.toml"));
-            std::fs::write(
-                &config,
-                format!(
-                    "[worker]\nname = \"worker-{number}\"\ndata_dir = \"{}\"\nslots = {}\n\
-                     drain_secs = 5\n{store}[coordinator]\nurl = \"{address}\"\ntoken = \"{}\"\n\
-                     [fetch]\nallow_private_networks = {}\n{mirrors}",
-                    root.join(format!("data-{number}")).display(),
-                    options.slots,
-                    join.trim(),
-                    options.fetch_private,
-                ),
-            )?;
+            let base = worker_config(root, number, options);
+            let text = format!(
+                "{base}[coordinator]\nurl = \"{address}\"\ntoken = \"{}\"\n{mirrors}",
+                join.trim()
+            );
+            std::fs::write(root.join(format!("worker-{number}.toml")), text)?;
             workers.push(Some(start_worker(root, number, options.rootless)?));
         }
         let token = token.trim().to_owned();
@@ -426,6 +417,19 @@ fn start_worker(root: &Path, number: usize, rootless: bool) -> anyhow::Result<Se
     };
     command.stdin(Stdio::null());
     Ok(Service::start(&format!("worker-{number}"), &command, root)?)
+}
+
+/// What a worker's configuration says of the worker itself.
+fn worker_config(root: &Path, number: usize, options: FarmOptions) -> String {
+    let limit = options.store_max_bytes;
+    let store = limit.map_or_else(String::new, |limit| format!("store_max_bytes = {limit}\n"));
+    format!(
+        "[worker]\nname = \"worker-{number}\"\ndata_dir = \"{}\"\nslots = {}\ndrain_secs = 5\n{store}\
+         [fetch]\nallow_private_networks = {}\n",
+        root.join(format!("data-{number}")).display(),
+        options.slots,
+        options.fetch_private,
+    )
 }
 
 fn start_s3(root: &Path) -> anyhow::Result<(Service, String)> {
