@@ -56,6 +56,7 @@ pub struct Farm {
     postgres: Postgres,
     address: String,
     token: String,
+    is_rootless: bool,
     directory: tempfile::TempDir,
 }
 
@@ -151,6 +152,7 @@ impl Farm {
             postgres,
             address,
             token,
+            is_rootless: options.rootless,
             directory,
         };
         wait_for("the workers", Duration::from_secs(30), || {
@@ -256,7 +258,7 @@ impl Farm {
     /// Starts a worker that was killed.
     pub fn restart_worker(&mut self, name: &str) -> anyhow::Result<()> {
         let number: usize = name.trim_start_matches("worker-").parse()?;
-        let started = start_worker(self.directory.path(), number)?;
+        let started = start_worker(self.directory.path(), number, self.is_rootless)?;
         *self.workers.get_mut(number - 1).context("no such worker")? = Some(started);
         Ok(())
     }
@@ -275,7 +277,7 @@ impl Farm {
         let worker = self.workers.get_mut(number - 1).context("no such worker")?;
         drop(worker.take());
         std::fs::remove_dir_all(root.join(format!("data-{number}")))?;
-        *worker = Some(start_worker(&root, number)?);
+        *worker = Some(start_worker(&root, number, self.is_rootless)?);
         Ok(wait_for("the new worker", Duration::from_secs(30), || {
             let listed = self.slipway(["workers"]).ok()?.stdout;
             let is_live = |line: &str| line.contains(name) && line.contains(" live ");
