@@ -42,12 +42,7 @@ impl Config {
     /// A configuration that works for nobody: to look at a host with.
     pub fn for_looking(data_dir: PathBuf) -> Self {
         Self {
-            worker: WorkerConfig {
-                name: None,
-                data_dir,
-                slots: default_slots(),
-                drain_secs: default_drain_secs(),
-            },
+            worker: WorkerConfig::new(data_dir),
             coordinator: CoordinatorConfig { url: String::new(), token: String::new() },
             runtime: RuntimeConfig::default(),
             registries: BTreeMap::new(),
