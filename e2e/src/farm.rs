@@ -56,7 +56,7 @@ pub struct Farm {
     postgres: Postgres,
     address: String,
     token: String,
-    rootless: bool,
+    is_rootless: bool,
     directory: tempfile::TempDir,
 }
 
@@ -132,22 +132,13 @@ impl Farm {
         let token = run_coordinator(&config, &["token", "--scope", "builds:write"])?;
         let join = run_coordinator(&config, &["token", "--scope", "workers"])?;
         let mut workers = Vec::new();
-        let limit = options.store_max_bytes;
-        let store = limit.map_or_else(String::new, |limit| format!("store_max_bytes = {limit}\n"));
         for number in 1..=options.workers {
-            let config = root.join(format!("worker-{number}.toml"));
-            std::fs::write(
-                &config,
-                format!(
-                    "[worker]\nname = \"worker-{number}\"\ndata_dir = \"{}\"\nslots = {}\n\
-                     drain_secs = 5\n{store}[coordinator]\nurl = \"{address}\"\ntoken = \"{}\"\n\
-                     [fetch]\nallow_private_networks = {}\n{mirrors}",
-                    root.join(format!("data-{number}")).display(),
-                    options.slots,
-                    join.trim(),
-                    options.fetch_private,
-                ),
-            )?;
+            let base = worker_config(root, number, options);
+            let text = format!(
+                "{base}[coordinator]\nurl = \"{address}\"\ntoken = \"{}\"\n{mirrors}",
+                join.trim()
+            );
+            std::fs::write(root.join(format!("worker-{number}.toml")), text)?;
             workers.push(Some(start_worker(root, number, options.rootless)?));
         }
         let token = token.trim().to_owned();
@@ -161,7 +152,7 @@ impl Farm {
             postgres,
             address,
             token,
-            rootless: options.rootless,
+            is_rootless: options.rootless,
             directory,
         };
         wait_for("the workers", Duration::from_secs(30), || {
@@ -267,7 +258,7 @@ impl Farm {
     /// Starts a worker that was killed.
     pub fn restart_worker(&mut self, name: &str) -> anyhow::Result<()> {
         let number: usize = name.trim_start_matches("worker-").parse()?;
-        let started = start_worker(self.directory.path(), number, self.rootless)?;
+        let started = start_worker(self.directory.path(), number, self.is_rootless)?;
         *self.workers.get_mut(number - 1).context("no such worker")? = Some(started);
         Ok(())
     }
@@ -282,11 +273,11 @@ impl Farm {
     /// Ends a worker in order and starts it again with an empty store.
     pub fn renew_worker(&mut self, name: &str) -> anyhow::Result<()> {
         let number: usize = name.trim_start_matches("worker-").parse()?;
-        let (root, rootless) = (self.directory.path().to_owned(), self.rootless);
+        let (root, is_rootless) = (self.directory.path().to_owned(), self.is_rootless);
         let worker = self.workers.get_mut(number - 1).context("no such worker")?;
         drop(worker.take());
         std::fs::remove_dir_all(root.join(format!("data-{number}")))?;
-        *worker = Some(start_worker(&root, number, rootless)?);
+        *worker = Some(start_worker(&root, number, is_rootless)?);
         Ok(wait_for("the new worker", Duration::from_secs(30), || {
             let listed = self.slipway(["workers"]).ok()?.stdout;
             let is_live = |line: &str| line.contains(name) && line.contains(" live ");
@@ -428,6 +419,19 @@ fn start_worker(root: &Path, number: usize, rootless: bool) -> anyhow::Result<Se
     };
     command.stdin(Stdio::null());
     Ok(Service::start(&format!("worker-{number}"), &command, root)?)
+}
+
+/// What a worker's configuration says of the worker itself.
+fn worker_config(root: &Path, number: usize, options: FarmOptions) -> String {
+    let limit = options.store_max_bytes;
+    let store = limit.map_or_else(String::new, |limit| format!("store_max_bytes = {limit}\n"));
+    format!(
+        "[worker]\nname = \"worker-{number}\"\ndata_dir = \"{}\"\nslots = {}\ndrain_secs = 5\n{store}\
+         [fetch]\nallow_private_networks = {}\n",
+        root.join(format!("data-{number}")).display(),
+        options.slots,
+        options.fetch_private,
+    )
 }
 
 fn start_s3(root: &Path) -> anyhow::Result<(Service, String)> {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +11,9 @@ use super::control::ask;
 use super::policy::{Limits, Wanted};
 use super::usage::{Usage, size};
 use super::verify::Verified;
+
+/// How long a worker that starts or stops is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What to do with a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +61,30 @@ pub(super) fn act(store: &ContentStore, limits: Limits, action: StoreAction) -> 
     })
 }
 
+/// Does it here if no worker uses the data directory, else there. One that starts or stops meanwhile
+/// answers a little later, or is gone.
+fn here_or_there(root: &Path, wanted: Wanted, action: StoreAction) -> io::Result<Answer> {
+    use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotFound, UnexpectedEof};
+    let limit = Instant::now() + PATIENCE;
+    loop {
+        if let Some(store) = ContentStore::open_unused(root)? {
+            return act(&store, Limits::of(wanted, store.space()?), action);
+        }
+        match ask(root, action) {
+            Ok(answer) => return Ok(answer),
+            Err(error) => {
+                let passes =
+                    [BrokenPipe, ConnectionRefused, ConnectionReset, NotFound, UnexpectedEof];
+                if !passes.contains(&error.kind()) || Instant::now() > limit {
+                    let text = format!("the worker that uses {} does not answer", root.display());
+                    return Err(io::Error::new(error.kind(), format!("{text}: {error}")));
+                }
+            }
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// Does it in the worker that uses the data directory, or here if none does. Returns what to print
 /// and whether all is well.
 pub(crate) fn run(
@@ -69,13 +97,7 @@ pub(crate) fn run(
         let message = format!("{} is no worker's data directory", root.display());
         return Err(io::Error::new(io::ErrorKind::NotFound, message));
     }
-    let answer = match ContentStore::open_unused(root)? {
-        Some(store) => act(&store, Limits::of(wanted, store.space()?), action)?,
-        None => ask(root, action).map_err(|error| {
-            let text = format!("the worker that uses {} does not answer", root.display());
-            io::Error::new(error.kind(), format!("{text}: {error}"))
-        })?,
-    };
+    let answer = here_or_there(root, wanted, action)?;
     let is_good = match &answer {
         Answer::Verified(verified) => verified.damaged.is_empty(),
         Answer::Failed(message) => return Err(io::Error::other(message.clone())),

@@ -95,7 +95,7 @@ pub(super) fn ask(root: &Path, action: StoreAction) -> io::Result<Answer> {
     let mut answer = Vec::new();
     io::BufReader::new(stream).take(ANSWER_BYTES).read_until(b'\n', &mut answer)?;
     if !answer.ends_with(b"\n") {
-        return Err(io::Error::other("the worker gave no answer"));
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it gave no answer"));
     }
     Ok(serde_json::from_slice(&answer)?)
 }
