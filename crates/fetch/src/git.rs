@@ -11,6 +11,7 @@ use url::Url;
 use crate::address::is_public;
 use crate::error::FetchError;
 use crate::fetcher::Fetcher;
+use crate::times::committed;
 
 /// Longest time of one call of git.
 const TIMEOUT: Duration = Duration::from_mins(30);
@@ -41,10 +42,10 @@ impl Fetcher {
         reference: Option<&str>,
     ) -> Result<String, FetchError> {
         let name = reference.unwrap_or("HEAD");
-        let guard = self.guard(url).await?;
+        let guard = self.guard(url, url).await?;
         let peeled = format!("{name}^{{}}");
-        let text =
-            git(&guard, Path::new("/"), &["ls-remote", "--", url, name, &peeled], url).await?;
+        let asked = ["ls-remote", "--", url, name, &peeled];
+        let text = git(&guard, Path::new("/"), &asked, url).await?;
         let lines: Vec<(&str, &str)> = text.lines().filter_map(|it| it.split_once('\t')).collect();
         let found = |wanted: &str| {
             lines.iter().find(|(_, name)| *name == wanted).map(|(commit, _)| (*commit).to_owned())
@@ -62,17 +63,22 @@ impl Fetcher {
         })
     }
 
-    /// Checks a commit out into the new directory `into`.
-    pub async fn check_out(&self, what: Checkout<'_>, into: &Path) -> Result<(), FetchError> {
+    /// Checks a commit out into the new directory `into`. Says when it was made, in seconds since
+    /// 1970.
+    pub async fn check_out(&self, what: Checkout<'_>, into: &Path) -> Result<i64, FetchError> {
+        let mut time = 0;
         let mut todo = vec![(what.url.to_owned(), what.commit.to_owned(), into.to_owned(), 0)];
         let mut done = 0;
         while let Some((url, commit, place, depth)) = todo.pop() {
             let reference = what.reference.filter(|_| depth == 0);
-            self.check_out_one(&url, reference, &commit, &place).await?;
+            self.check_out_one((&url, what.url), reference, &commit, &place).await?;
             if what.submodules && depth < MAX_DEPTH {
                 for (path, url, commit) in submodules(&url, &place).await? {
                     todo.push((url, commit, place.join(path), depth + 1));
                 }
+            }
+            if depth == 0 {
+                time = committed(&place, &commit, &url).await?;
             }
             // Those of submodules are of no use without their parent's.
             if depth > 0 || !what.keep_git_dir {
@@ -84,17 +90,17 @@ impl Fetcher {
                 return Err(FetchError::Address { url: what.url.to_owned(), problem });
             }
         }
-        Ok(())
+        Ok(time)
     }
 
     async fn check_out_one(
         &self,
-        url: &str,
+        (url, main): (&str, &str),
         reference: Option<&str>,
         commit: &str,
         into: &Path,
     ) -> Result<(), FetchError> {
-        let guard = self.guard(url).await?;
+        let guard = self.guard(url, main).await?;
         tokio::fs::create_dir_all(into).await?;
         git(&guard, into, &["init", "--quiet"], url).await?;
         let fetch = |what: &str| {
@@ -120,13 +126,16 @@ impl Fetcher {
         Ok(())
     }
 
-    /// Settings of git that keep it where it may go: the addresses that a name has now are those
-    /// that are used, and no redirect leads elsewhere.
-    async fn guard(&self, url: &str) -> Result<Vec<String>, FetchError> {
+    /// What keeps git where it may go: the addresses that a name has now are those that are used, and
+    /// no redirect leads elsewhere. `main` is the repository that `url` is a submodule of, or itself.
+    pub(crate) async fn guard(&self, url: &str, main: &str) -> Result<Guard, FetchError> {
         let bad = |problem: &str| FetchError::Address {
             url: url.to_owned(),
             problem: problem.to_owned(),
         };
+        if self.uses_own_ssh && is_ssh(url) {
+            return Ok(own_ssh());
+        }
         let parsed = Url::parse(url).map_err(|error| bad(&error.to_string()))?;
         let is_open = self.config.allow_private_networks;
         match parsed.scheme() {
@@ -135,8 +144,20 @@ impl Fetcher {
             "git" => return Err(bad("git:// is neither encrypted nor guarded: use https://")),
             _ => return Err(bad("repositories are fetched over https only")),
         }
+        let mut guard = Guard::default();
+        if let Some(header) = self.credentials.for_repository(url, main) {
+            // Not among the arguments: anybody can read those.
+            guard.settings.push("http.followRedirects=false".to_owned());
+            for (name, value) in [
+                ("GIT_CONFIG_COUNT", "1".to_owned()),
+                ("GIT_CONFIG_KEY_0", "http.extraHeader".to_owned()),
+                ("GIT_CONFIG_VALUE_0", format!("Authorization: {header}")),
+            ] {
+                guard.variables.push((name.to_owned(), value));
+            }
+        }
         if is_open {
-            return Ok(Vec::new());
+            return Ok(guard);
         }
         let (Some(host), Some(port)) = (parsed.host_str(), parsed.port_or_known_default()) else {
             return Err(bad("it has no host"));
@@ -153,12 +174,46 @@ impl Fetcher {
         if public.is_empty() {
             return Err(FetchError::Private(url.to_owned()));
         }
-        Ok(vec![
+        guard.settings.extend([
             format!("http.curloptResolve={host}:{port}:{}", public.join(",")),
             "http.followRedirects=false".to_owned(),
             "http.proxy=".to_owned(),
-        ])
+        ]);
+        Ok(guard)
     }
+}
+
+/// How git is called for one address.
+#[derive(Debug, Default)]
+pub(crate) struct Guard {
+    /// As after `-c`.
+    settings: Vec<String>,
+    variables: Vec<(String, String)>,
+}
+
+/// Whether git takes an address for one of ssh: `ssh://…`, or `user@host:path`.
+fn is_ssh(url: &str) -> bool {
+    match url.split_once("://") {
+        Some((scheme, _)) => scheme == "ssh",
+        None => url.split_once(':').is_some_and(|(host, _)| {
+            host.contains('@') && !host.starts_with('-') && !host.contains('/')
+        }),
+    }
+}
+
+/// The agent and the settings of whoever runs this; nothing is asked.
+fn own_ssh() -> Guard {
+    let mut guard = Guard::default();
+    guard.settings.push("protocol.ssh.allow=always".to_owned());
+    for name in ["SSH_AUTH_SOCK", "GIT_SSH", "GIT_SSH_COMMAND"] {
+        if let Ok(value) = std::env::var(name) {
+            guard.variables.push((name.to_owned(), value));
+        }
+    }
+    if !guard.variables.iter().any(|(name, _)| name.starts_with("GIT_SSH")) {
+        guard.variables.push(("GIT_SSH_COMMAND".to_owned(), "ssh -o BatchMode=yes".to_owned()));
+    }
+    guard
 }
 
 /// The submodules of a checkout: path, address and commit.
@@ -166,10 +221,11 @@ async fn submodules(url: &str, place: &Path) -> Result<Vec<(PathBuf, String, Str
     if !place.join(".gitmodules").is_file() {
         return Ok(Vec::new());
     }
-    let links = git(&[], place, &["ls-tree", "-r", "-z", "HEAD"], url).await?;
+    let own = Guard::default();
+    let links = git(&own, place, &["ls-tree", "-r", "-z", "HEAD"], url).await?;
     let list =
         ["config", "--file", ".gitmodules", "-z", "--get-regexp", r"^submodule\..*\.(path|url)$"];
-    let settings = git(&[], place, &list, url).await.unwrap_or_default();
+    let settings = git(&own, place, &list, url).await.unwrap_or_default();
     let mut found = Vec::new();
     for link in links.split('\0').filter_map(|line| line.strip_prefix("160000 commit ")) {
         let Some((commit, path)) = link.split_once('\t') else { continue };
@@ -205,8 +261,8 @@ fn relative(url: &str, address: &str) -> Option<String> {
 }
 
 /// Runs git with nothing of this machine's configuration, no hooks and no questions.
-async fn git(
-    settings: &[String],
+pub(crate) async fn git(
+    guard: &Guard,
     directory: &Path,
     arguments: &[&str],
     url: &str,
@@ -226,7 +282,7 @@ async fn git(
     ] {
         command.args(["-c", setting]);
     }
-    for setting in settings {
+    for setting in &guard.settings {
         command.args(["-c", setting]);
     }
     command.args(arguments).current_dir(directory).env_clear();
@@ -243,6 +299,7 @@ async fn git(
     ] {
         command.env(name, value);
     }
+    command.envs(guard.variables.iter().map(|(name, value)| (name, value)));
     command.stdin(Stdio::null()).kill_on_drop(true);
     let failed = |message: String| FetchError::Transport { url: url.to_owned(), message };
     let output = match tokio::time::timeout(TIMEOUT, command.output()).await {
