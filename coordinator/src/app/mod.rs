@@ -11,6 +11,7 @@ pub(crate) mod plan_build;
 mod presign_objects;
 mod read_log;
 mod refresh;
+mod remotes;
 mod report;
 mod show_plan;
 mod state;

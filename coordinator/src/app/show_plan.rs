@@ -13,7 +13,8 @@ impl App {
     /// answer, not an error.
     pub(crate) async fn show_plan(&self, request: &BuildRequest) -> Result<PlanView, AppError> {
         check(request)?;
-        match self.prepare(request, Packs::NotNeeded).await {
+        let fetcher = self.fetcher_with(request.secrets.iter());
+        match self.prepare(request, &fetcher, Packs::NotNeeded).await {
             Ok(prepared) => Ok(view(prepared)),
             Err(PlanError::Failed(failure)) => {
                 Ok(PlanView { failure: Some(*failure), ..PlanView::default() })
