@@ -52,6 +52,7 @@ impl Fetcher {
         };
         // An annotated tag is an object of its own: what it names is meant.
         let places = [
+            peeled.clone(),
             name.to_owned(),
             format!("refs/heads/{name}"),
             format!("refs/tags/{name}^{{}}"),
@@ -294,6 +295,7 @@ pub(crate) async fn git(
         ("GIT_CONFIG_NOSYSTEM", "1"),
         ("GIT_CONFIG_GLOBAL", "/dev/null"),
         ("GIT_LFS_SKIP_SMUDGE", "1"),
+        ("GIT_NO_LAZY_FETCH", "1"),
         ("HOME", "/nonexistent"),
         ("LC_ALL", "C"),
     ] {

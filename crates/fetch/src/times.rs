@@ -40,21 +40,35 @@ impl Fetcher {
         let place = scratch.path();
         let guard = self.guard(url, url).await?;
         git(&guard, place, &["init", "--quiet", "--bare"], url).await?;
-        // Files are not asked for; a server that cannot leave them out sends them.
-        let fetch = ["fetch", "--quiet", "--depth=1", "--no-tags", "--filter=tree:0", "--", url];
-        let by_commit: Vec<&str> = fetch.iter().copied().chain([commit]).collect();
-        if git(&guard, place, &by_commit, url).await.is_err() {
-            let name = reference.unwrap_or("HEAD");
-            let by_name: Vec<&str> = fetch.iter().copied().chain([name]).collect();
-            git(&guard, place, &by_name, url).await?;
+        // Not every server gives a commit by its number, or one alone. None is asked to leave files
+        // out: git would fetch what is missing later by itself, from some servers without end.
+        let few = ["fetch", "--quiet", "--depth=1", "--no-tags", "--", url];
+        let all = ["fetch", "--quiet", "--", url];
+        let heads = "+refs/heads/*:refs/remotes/origin/*";
+        for (fetch, what) in [
+            (few.as_slice(), commit),
+            (few.as_slice(), reference.unwrap_or("HEAD")),
+            (all.as_slice(), reference.unwrap_or("HEAD")),
+            (all.as_slice(), heads),
+        ] {
+            let arguments: Vec<&str> = fetch.iter().copied().chain([what]).collect();
+            let fetched = git(&guard, place, &arguments, url).await;
+            let is_last = what == heads;
+            match committed(place, commit, url).await {
+                Ok(time) => return Ok(time),
+                Err(error) if is_last => return fetched.and(Err(error)),
+                Err(_) => {}
+            }
         }
-        committed(place, commit, url).await
+        let problem = format!("the commit {commit} is not there");
+        Err(FetchError::Address { url: url.to_owned(), problem })
     }
 }
 
 /// When a commit of the repository in a directory was made.
 pub(crate) async fn committed(place: &Path, commit: &str, url: &str) -> Result<i64, FetchError> {
-    let show = ["show", "--no-patch", "--format=%ct", commit];
+    let commit = format!("{commit}^{{commit}}");
+    let show = ["log", "-1", "--format=%ct", &commit];
     let text = git(&crate::git::Guard::default(), place, &show, url).await?;
     text.trim().parse().map_err(|_| FetchError::Address {
         url: url.to_owned(),

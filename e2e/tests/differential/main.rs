@@ -88,7 +88,8 @@ fn served() -> anyhow::Result<WebFiles> {
         ("/t.tar", archive.into_inner()?),
     ] {
         let tag = Some(format!("\"{path}\""));
-        server.put(path, WebFile { content, tag, modified: modified.clone() });
+        let modified = modified.clone();
+        server.put(path, WebFile { content, tag, modified, ..WebFile::default() });
     }
     Ok(server)
 }
