@@ -117,8 +117,8 @@ fn run(
     let (ours, theirs) = (directory.path().join("ours"), directory.path().join("theirs"));
     let here = context.display().to_string();
     let place = |argument: &str| {
-        let all = places.iter().chain([("{context}", here.as_str())].iter());
-        all.fold(argument.to_owned(), |text, (word, place)| text.replace(word, place))
+        let text = argument.replace("{context}", &here);
+        places.iter().fold(text, |text, (word, place)| text.replace(word, place))
     };
     let mut arguments: Vec<String> = case.arguments.iter().map(|text| place(text)).collect();
     arguments.push(place(case.context.unwrap_or("{context}")));

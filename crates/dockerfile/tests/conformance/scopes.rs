@@ -253,6 +253,17 @@ fn the_age_of_images_may_be_that_of_a_stage() {
 }
 
 #[test]
+fn a_build_argument_is_the_host_name_of_commands_and_part_of_their_keys() {
+    // E25
+    let planning = Planning::new("FROM a\nRUN x\n");
+    let plain = planning.last();
+    let named = planning.build_arg("BUILDKIT_SANDBOX_HOSTNAME", "builder").last();
+    assert_eq!(runs(&plain)[0].options.hostname, None);
+    assert_eq!(runs(&named)[0].options.hostname.as_deref(), Some("builder"));
+    assert_ne!(plain.steps[0].key, named.steps[0].key);
+}
+
+#[test]
 fn a_named_context_may_be_for_one_platform() {
     let mut planning = Planning::new("FROM base\n");
     for (name, reference) in [("base:latest::linux/amd64", "own"), ("base", "any")] {

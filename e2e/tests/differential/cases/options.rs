@@ -51,7 +51,8 @@ fn elsewhere() -> Vec<Case> {
         case("elsewhere-archive", "H5", "").context("{server}/context.tar"),
         case("elsewhere-dockerfile", "H5", "").context("{server}/Dockerfile"),
         case("elsewhere-named-repository", "1.7", named)
-            .args(&["--build-context", "src={git}/app.git#v1"]),
+            .args(&["--build-context", "src={git}/app.git#v1"])
+            .newer(&["file d/.git"]),
         case("elsewhere-named-file", "1.7", named)
             .args(&["--build-context", "src={server}/text.txt"]),
         case("elsewhere-named-archive", "1.7", named)
