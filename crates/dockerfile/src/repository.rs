@@ -26,7 +26,8 @@ impl Address {
         match text.split_once("://") {
             Some(("http" | "https", rest)) => {
                 let path = rest.split(['#', '?']).next().unwrap_or_default();
-                let is_repository = path.contains('/') && path.ends_with(".git");
+                let is_repository =
+                    path.strip_suffix(".git").is_some_and(|rest| rest.contains('/'));
                 Some(if is_repository { repository(text) } else { Ok(Self::File(text.to_owned())) })
             }
             Some(("git" | "ssh", _)) => Some(repository(text)),

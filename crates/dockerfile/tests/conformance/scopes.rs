@@ -201,11 +201,9 @@ fn the_age_of_images_may_be_that_of_a_context() {
 fn the_age_of_images_may_be_that_of_a_stage() {
     // G15
     let url = "https://h.test/src.tar";
-    let text = format!(
-        "ARG V=src\nARG SOURCE_DATE_EPOCH=Mine\nFROM scratch AS mine\nARG V\n\
-         ADD https://h.test/$V.tar /\nFROM a\nARG SOURCE_DATE_EPOCH\nRUN x\n"
-    );
-    let mut planning = Planning::new(&text);
+    let text = "ARG V=src\nARG SOURCE_DATE_EPOCH=Mine\nFROM scratch AS mine\nARG V\n\
+         ADD https://h.test/$V.tar /\nFROM a\nARG SOURCE_DATE_EPOCH\nRUN x\n";
+    let mut planning = Planning::new(text);
     let planned = planning.run().unwrap();
     let asked: Vec<_> =
         planned.remotes.iter().map(|need| (&need.kind, need.url.as_str())).collect();
@@ -219,7 +217,7 @@ fn the_age_of_images_may_be_that_of_a_stage() {
     planning.options.remotes.insert(place, String::new());
     assert_eq!(planning.run().unwrap().epoch, None);
     // What is given wins, and nobody is asked.
-    let planned = Planning::new(&text).build_arg("SOURCE_DATE_EPOCH", "5").run().unwrap();
+    let planned = Planning::new(text).build_arg("SOURCE_DATE_EPOCH", "5").run().unwrap();
     assert_eq!((planned.epoch, planned.remotes.len()), (Some(5), 0));
 
     let asked = |add: &str| {
