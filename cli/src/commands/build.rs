@@ -19,9 +19,12 @@ use tokio::task::JoinSet;
 
 use super::check;
 use super::download::save;
+use super::engine;
 use super::input::Input;
+use super::needless::needless;
 use super::options::{self, NamedContext};
 use super::request::{Download, outputs, request};
+use super::source::Source;
 use crate::agent;
 use crate::args::{Build, Progress};
 use crate::context::{Sent, SentContext, ignore_file, send};
@@ -34,6 +37,9 @@ pub(crate) async fn run(client: &Client, arguments: &Build) -> Result<ExitCode, 
         return check::run(client, arguments, call).await;
     }
     let (outputs, downloads) = outputs(arguments)?;
+    if downloads.contains(&Download::Engine) {
+        engine::check().await?;
+    }
     let progress = progress(arguments);
     let agents = agent::sources(&arguments.ssh)?;
     let mut display = Display::new(progress);
@@ -62,14 +68,17 @@ pub(super) async fn prepare(
     outputs: Vec<OutputRequest>,
     what: Option<Sent>,
 ) -> Result<(BuildRequest, Option<SentContext>), CliError> {
-    if let Some(flag) = arguments.later.first() {
-        return Err(CliError::usage(format!("{flag} is not supported yet")));
+    if let Some((flag, why)) = arguments.later.first() {
+        return Err(CliError::usage(format!("{flag} {why}")));
+    }
+    for warning in needless(arguments)? {
+        let _ = writeln!(std::io::stderr(), "warning: {warning}");
     }
     let project: ProjectName = arguments
         .project
         .parse()
         .map_err(|error: common::ids::InvalidProjectName| CliError::usage(error.to_string()))?;
-    let input = Input::read(arguments, std::io::stdin())?;
+    let input = Input::load(arguments, std::io::stdin()).await?;
     let sent = match (what, &input.context) {
         (Some(what), Some(context)) => {
             Some(send(client, &project, context, input.ignore.as_deref(), what).await?)
@@ -84,7 +93,13 @@ pub(super) async fn prepare(
                 let ignore = ignore_file(&path, None)?;
                 let what = what.unwrap_or(Sent::Manifest);
                 let sent = send(client, &project, &path, ignore.as_deref(), what).await?;
-                NamedContextSource::Files { manifest: sent.manifest }
+                NamedContextSource::Files { manifest: sent.manifest, made_at: None }
+            }
+            NamedContext::Elsewhere(address) => {
+                let fetched = Source::new(&arguments.secret)?.named(&address).await?;
+                let what = what.unwrap_or(Sent::Manifest);
+                let sent = send(client, &project, &fetched.path, None, what).await?;
+                NamedContextSource::Files { manifest: sent.manifest, made_at: fetched.made_at }
             }
         };
         contexts.insert(name, source);
@@ -95,6 +110,7 @@ pub(super) async fn prepare(
             name: input.name.clone(),
             content_base64: BASE64_STANDARD.encode(&input.dockerfile),
         },
+        made_at: input.made_at,
         ignore_base64: input.ignore.as_ref().map(|bytes| BASE64_STANDARD.encode(bytes)),
     };
     let request = request(arguments, project, source, outputs)?;

@@ -12,6 +12,7 @@ mod presign_objects;
 mod read_log;
 mod refresh;
 mod relay_agent;
+mod remotes;
 mod report;
 mod show_plan;
 mod state;

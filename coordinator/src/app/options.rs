@@ -10,6 +10,7 @@ use common::ignore::IgnoreFile;
 use common::plan::{CopyFrom, DEFAULT_AGENT, Mount, Op, Plan, PlannedStage, Remote, Step};
 use common::{Digest, Failure, FailureClass, Platform};
 use dockerfile::{Dockerfile, NamedContext, Options, context_name};
+use fetch::Credentials;
 
 use super::decide::{Decided, Decision};
 
@@ -39,12 +40,24 @@ pub(super) fn options(
         build_args: request.build_args.clone(),
         labels: request.labels.clone(),
         platform,
+        context_times: context_times(request),
         contexts,
         network: request.commands.network,
         run: request.commands.run_options(),
         ignore: ignore(request),
         ..Options::new(host)
     }
+}
+
+/// When the contexts were made, as far as the client says.
+fn context_times(request: &BuildRequest) -> BTreeMap<String, i64> {
+    let BuildSource::Context(source) = &request.source;
+    let time = |(name, context): (&String, &NamedContextSource)| match context {
+        NamedContextSource::Files { made_at, .. } => Some((context_name(name), (*made_at)?)),
+        NamedContextSource::Image { .. } => None,
+    };
+    let main = source.made_at.map(|time| ("context".to_owned(), time));
+    request.contexts.iter().filter_map(time).chain(main).collect()
 }
 
 /// The ignore file; one that cannot be read was refused by the client.
@@ -69,7 +82,7 @@ pub(super) struct Settings {
 impl Settings {
     pub(super) fn of(request: &BuildRequest) -> Self {
         let files = |(name, source): (&String, &NamedContextSource)| match source {
-            NamedContextSource::Files { manifest } => Some((context_name(name), *manifest)),
+            NamedContextSource::Files { manifest, .. } => Some((context_name(name), *manifest)),
             NamedContextSource::Image { .. } => None,
         };
         let lower = |name: &String| name.to_ascii_lowercase();
@@ -106,11 +119,13 @@ impl Settings {
         read.collect()
     }
 
-    /// The secrets that the stage's commands may see and that are there.
+    /// The secrets that the stage's commands may see, or that its sources elsewhere want, and that
+    /// are there.
     pub(super) fn secrets_of(&self, stage: &PlannedStage) -> Vec<String> {
-        let named: BTreeSet<&String> =
-            stage.steps.iter().flat_map(secrets).map(|(id, _)| id).collect();
-        named.into_iter().filter(|id| self.secrets.contains(*id)).cloned().collect()
+        let mounted = stage.steps.iter().flat_map(secrets).map(|(id, _)| id.clone());
+        let shown = stage.steps.iter().flat_map(remotes).flat_map(credentials);
+        let named: BTreeSet<String> = mounted.chain(shown).collect();
+        named.into_iter().filter(|id| self.secrets.contains(id)).collect()
     }
 
     /// The agents that the stage's steps may use and that are there.
@@ -157,6 +172,21 @@ fn mounts(step: &Step) -> &[Mount] {
     match &step.op {
         Op::Run(run) => &run.mounts,
         Op::Copy(_) | Op::Workdir(_) => &[],
+    }
+}
+
+fn remotes(step: &Step) -> &[Remote] {
+    match &step.op {
+        Op::Copy(copy) => &copy.remotes,
+        Op::Run(_) | Op::Workdir(_) => &[],
+    }
+}
+
+/// The secrets that may be shown to the server of a source.
+fn credentials(remote: &Remote) -> Vec<String> {
+    match remote {
+        Remote::Http { url, .. } => Credentials::names_for_file(url),
+        Remote::Git { url, .. } => Credentials::names_for_repository(url),
     }
 }
 

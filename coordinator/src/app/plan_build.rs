@@ -4,20 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent::AgentSocket;
 use api::public::v1::{BuildRequest, BuildSource, NamedContextSource};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use blobstore::manifest::{self, MAX_STORED_BYTES};
 use blobstore::names;
 use common::outcome::Failure;
-use common::plan::{DEFAULT_AGENT, Plan, is_over_ssh};
+use common::plan::{DEFAULT_AGENT, Plan};
 use common::tree::Manifest;
 use common::{BuildId, Digest, FailureClass, Platform, ProjectName};
-use dockerfile::{
-    Dockerfile, ImageFacts, NamedContext, Options, Planned, RemoteKind, RemoteNeed, context_name,
-};
-use fetch::{FetchError, Ssh};
+use dockerfile::{Dockerfile, ImageFacts, NamedContext, Options, Planned, context_name};
 use logbus::Message;
 use oci::Reference;
 use store::{ClaimedBuild, NewPlan, ObjectKey, ObjectRow};
@@ -26,9 +22,9 @@ use uuid::Uuid;
 
 use super::decide::{Decided, Decision, decide};
 use super::new_plan::{Outputs, first_command, new_plan};
-use super::options::{Settings, no_agent, options, platforms};
+use super::options::{Settings, options, platforms};
 use super::refresh::without_stages;
-use super::relay_agent::PlannerAgent;
+use super::remotes::Servers;
 use super::{App, AppError};
 
 /// How long an answer of a registry about a tag is good.
@@ -144,10 +140,11 @@ impl App {
 
     async fn make_plan(&self, build: &ClaimedBuild, planner: Uuid) -> Result<NewPlan, PlanError> {
         let request: BuildRequest = serde_json::from_value(build.request.clone())?;
+        let fetcher = self.fetcher_of(build.id, &request).await?;
         let has_agent = request.agents.contains(DEFAULT_AGENT);
         let agent = has_agent.then(|| self.planner_agent(build.id, planner));
         let Prepared { plan, epoch, warnings, decided } =
-            self.prepare(&request, Packs::Needed, agent.as_ref()).await?;
+            self.prepare(&request, &Servers { fetcher, agent }, Packs::Needed).await?;
         let outputs = Outputs::of(&request, epoch);
         let BuildSource::Context(source) = &request.source;
         let mut stored = new_plan(&plan, &decided, &Settings::of(&request), outputs)?;
@@ -161,8 +158,8 @@ impl App {
     pub(super) async fn prepare(
         &self,
         request: &BuildRequest,
+        servers: &Servers,
         packs: Packs,
-        agent: Option<&Arc<PlannerAgent>>,
     ) -> Result<Prepared, PlanError> {
         let BuildSource::Context(source) = &request.source;
         let bytes = BASE64_STANDARD.decode(&source.dockerfile.content_base64).unwrap_or_default();
@@ -174,7 +171,7 @@ impl App {
         let mut plans = Vec::new();
         for options in self.options(request, packs).await? {
             let images = self.images(&file, &options, request.pull).await?;
-            plans.push(self.plan_file(&file, options, &images, context.as_ref(), agent).await?);
+            plans.push(servers.plan_file(&file, options, &images, context.as_ref()).await?);
         }
         let planned = dockerfile::merge(plans);
         if let Some(violation) = planned.violation {
@@ -191,75 +188,6 @@ impl App {
         let warnings = planned.warnings.iter().cloned().chain(found).collect();
         let Planned { plan, epoch, .. } = planned;
         Ok(Prepared { plan, epoch, warnings, decided })
-    }
-
-    /// Plans for one platform, and asks servers meanwhile what they say of the files that ADD names.
-    async fn plan_file(
-        &self,
-        file: &Dockerfile,
-        mut options: Options,
-        images: &ImageFacts,
-        context: Option<&Manifest>,
-        agent: Option<&Arc<PlannerAgent>>,
-    ) -> Result<Planned, PlanError> {
-        loop {
-            let planned = file.plan(&options, images, context).map_err(join)?;
-            if planned.remotes.is_empty() {
-                return Ok(planned);
-            }
-            for need in planned.remotes {
-                let answer = self.ask_remote(&need, agent).await.map_err(|failure| {
-                    PlanError::from(file.place(failure, need.lines, Some(&need.url)))
-                })?;
-                options.remotes.insert((need.kind, need.url), answer);
-            }
-        }
-    }
-
-    async fn ask_remote(
-        &self,
-        need: &RemoteNeed,
-        agent: Option<&Arc<PlannerAgent>>,
-    ) -> Result<String, Failure> {
-        match &need.kind {
-            RemoteKind::Repository(reference) if is_over_ssh(&need.url) => {
-                let agent = agent.ok_or_else(|| {
-                    let hint = "give yours with --ssh default; slipway plan uses none: for it, \
-                                name the full commit";
-                    no_agent(DEFAULT_AGENT).with_hint(hint)
-                })?;
-                self.commit_over_ssh(&need.url, reference.as_deref(), agent).await
-            }
-            RemoteKind::Repository(reference) => {
-                let commit = self.fetcher.commit_of(&need.url, reference.as_deref(), None).await;
-                commit.map_err(|error| error.failure())
-            }
-            RemoteKind::File => {
-                let validator = self.fetcher.validator(&need.url).await;
-                let validator = validator.map_err(|error| error.failure())?;
-                // Of what nothing is said nothing is known: it counts as new in every build.
-                Ok(validator.unwrap_or_else(|| format!("fetch {}", Uuid::new_v4())))
-            }
-        }
-    }
-
-    /// Asks with the client's agent, through a socket that only this process reaches.
-    async fn commit_over_ssh(
-        &self,
-        url: &str,
-        reference: Option<&str>,
-        agent: &Arc<PlannerAgent>,
-    ) -> Result<String, Failure> {
-        let failed = |error: std::io::Error| FetchError::from(error).failure();
-        let scratch = tempfile::Builder::new().prefix("slipway-").tempdir().map_err(failed)?;
-        let (path, known_hosts) = (scratch.path().join("agent"), scratch.path().join("hosts"));
-        let socket = AgentSocket::listen(&path, Arc::clone(agent)).map_err(failed)?;
-        let ssh = Ssh { agent: socket.path(), known_hosts: &known_hosts };
-        let commit = self.fetcher.commit_of(url, reference, Some(ssh)).await;
-        commit.map_err(|error| match agent.unanswered() {
-            Some(reason) => error.failure().with_hint(reason),
-            None => error.failure(),
-        })
     }
 
     /// Commands run where a worker of their platform is, or has been.
@@ -313,7 +241,7 @@ impl App {
         for (name, source) in &request.contexts {
             let context = match source {
                 NamedContextSource::Image { reference } => NamedContext::Image(reference.clone()),
-                NamedContextSource::Files { manifest } => {
+                NamedContextSource::Files { manifest, .. } => {
                     let manifest = self.context(&request.project, manifest, packs).await?;
                     NamedContext::Local(Arc::new(manifest))
                 }

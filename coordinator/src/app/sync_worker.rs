@@ -201,7 +201,7 @@ impl App {
     }
 
     /// Opens the secrets that a stage may see. One that cannot be opened is as good as absent.
-    async fn secrets(
+    pub(super) async fn secrets(
         &self,
         build: BuildId,
         names: &[String],

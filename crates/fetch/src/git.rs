@@ -12,6 +12,7 @@ use crate::address::is_public;
 use crate::error::FetchError;
 use crate::fetcher::Fetcher;
 use crate::ssh::{Ssh, SshAddress, command};
+use crate::times::committed;
 
 /// Longest time of one call of git.
 const TIMEOUT: Duration = Duration::from_mins(30);
@@ -42,13 +43,6 @@ pub struct Checkout<'a> {
     pub ssh: Option<Ssh<'a>>,
 }
 
-/// What keeps git where it may go.
-#[derive(Debug, Default)]
-struct Guard {
-    settings: Vec<String>,
-    variables: Vec<(&'static str, String)>,
-}
-
 impl Fetcher {
     /// The commit that a branch, a tag or, without a name, the default branch is at.
     pub async fn commit_of(
@@ -58,16 +52,17 @@ impl Fetcher {
         ssh: Option<Ssh<'_>>,
     ) -> Result<String, FetchError> {
         let name = reference.unwrap_or("HEAD");
-        let guard = self.guard(url, ssh).await?;
+        let guard = self.guard(url, url, ssh).await?;
         let peeled = format!("{name}^{{}}");
-        let text =
-            git(&guard, Path::new("/"), &["ls-remote", "--", url, name, &peeled], url).await?;
+        let asked = ["ls-remote", "--", url, name, &peeled];
+        let text = git(&guard, Path::new("/"), &asked, url).await?;
         let lines: Vec<(&str, &str)> = text.lines().filter_map(|it| it.split_once('\t')).collect();
         let found = |wanted: &str| {
             lines.iter().find(|(_, name)| *name == wanted).map(|(commit, _)| (*commit).to_owned())
         };
         // An annotated tag is an object of its own: what it names is meant.
         let places = [
+            peeled.clone(),
             name.to_owned(),
             format!("refs/heads/{name}"),
             format!("refs/tags/{name}^{{}}"),
@@ -79,17 +74,22 @@ impl Fetcher {
         })
     }
 
-    /// Checks a commit out into the new directory `into`.
-    pub async fn check_out(&self, what: Checkout<'_>, into: &Path) -> Result<(), FetchError> {
+    /// Checks a commit out into the new directory `into`. Says when it was made, in seconds since
+    /// 1970.
+    pub async fn check_out(&self, what: Checkout<'_>, into: &Path) -> Result<i64, FetchError> {
+        let mut time = 0;
         let mut todo = vec![(what.url.to_owned(), what.commit.to_owned(), into.to_owned(), 0)];
         let mut done = 0;
         while let Some((url, commit, place, depth)) = todo.pop() {
             let reference = what.reference.filter(|_| depth == 0);
-            self.check_out_one(&url, reference, &commit, &place, what.ssh).await?;
+            self.check_out_one((&url, what.url), reference, &commit, &place, what.ssh).await?;
             if what.submodules && depth < MAX_DEPTH {
                 for (path, url, commit) in submodules(&url, &place).await? {
                     todo.push((url, commit, place.join(path), depth + 1));
                 }
+            }
+            if depth == 0 {
+                time = committed(&place, &commit, &url).await?;
             }
             // Those of submodules are of no use without their parent's.
             if depth > 0 || !what.keep_git_dir {
@@ -101,18 +101,18 @@ impl Fetcher {
                 return Err(FetchError::Address { url: what.url.to_owned(), problem });
             }
         }
-        Ok(())
+        Ok(time)
     }
 
     async fn check_out_one(
         &self,
-        url: &str,
+        (url, main): (&str, &str),
         reference: Option<&str>,
         commit: &str,
         into: &Path,
         ssh: Option<Ssh<'_>>,
     ) -> Result<(), FetchError> {
-        let guard = self.guard(url, ssh).await?;
+        let guard = self.guard(url, main, ssh).await?;
         tokio::fs::create_dir_all(into).await?;
         git(&guard, into, &["init", "--quiet"], url).await?;
         let fetch = |what: &str| {
@@ -138,14 +138,22 @@ impl Fetcher {
         Ok(())
     }
 
-    /// Settings of git that keep it where it may go: the addresses that a name has now are those
-    /// that are used, and no redirect leads elsewhere.
-    async fn guard(&self, url: &str, ssh: Option<Ssh<'_>>) -> Result<Guard, FetchError> {
+    /// What keeps git where it may go: the addresses that a name has now are those that are used, and
+    /// no redirect leads elsewhere. `main` is the repository that `url` is a submodule of, or itself.
+    pub(crate) async fn guard(
+        &self,
+        url: &str,
+        main: &str,
+        ssh: Option<Ssh<'_>>,
+    ) -> Result<Guard, FetchError> {
         let bad = |problem: &str| FetchError::Address {
             url: url.to_owned(),
             problem: problem.to_owned(),
         };
         if let Some(address) = SshAddress::parse(url) {
+            if self.uses_own_ssh {
+                return Ok(own_ssh());
+            }
             let ssh = ssh.ok_or_else(|| bad("it needs an SSH agent, and none is here for it"))?;
             return self.ssh_guard(url, &address, ssh).await;
         }
@@ -157,8 +165,20 @@ impl Fetcher {
             "git" => return Err(bad("git:// is neither encrypted nor guarded: use https://")),
             _ => return Err(bad("repositories are fetched over https and ssh only")),
         }
+        let mut guard = Guard::default();
+        if let Some(header) = self.credentials.for_repository(url, main) {
+            // Not among the arguments: anybody can read those.
+            guard.settings.push("http.followRedirects=false".to_owned());
+            for (name, value) in [
+                ("GIT_CONFIG_COUNT", "1".to_owned()),
+                ("GIT_CONFIG_KEY_0", "http.extraHeader".to_owned()),
+                ("GIT_CONFIG_VALUE_0", format!("Authorization: {header}")),
+            ] {
+                guard.variables.push((name.to_owned(), value));
+            }
+        }
         if is_open {
-            return Ok(Guard::default());
+            return Ok(guard);
         }
         let (Some(host), Some(port)) = (parsed.host_str(), parsed.port_or_known_default()) else {
             return Err(bad("it has no host"));
@@ -166,12 +186,12 @@ impl Fetcher {
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let public: Vec<String> =
             public_addresses(url, bare, port).await?.iter().map(IpAddr::to_string).collect();
-        let settings = vec![
+        guard.settings.extend([
             format!("http.curloptResolve={host}:{port}:{}", public.join(",")),
             "http.followRedirects=false".to_owned(),
             "http.proxy=".to_owned(),
-        ];
-        Ok(Guard { settings, variables: Vec::new() })
+        ]);
+        Ok(guard)
     }
 
     /// The same for ssh, which is sent to the address that was checked.
@@ -188,11 +208,12 @@ impl Fetcher {
         };
         let odd =
             || FetchError::File(std::io::Error::other("the scratch directory has an odd name"));
-        let variables = vec![
+        let variables = [
             ("GIT_SSH_COMMAND", command(ssh, address, pinned).ok_or_else(odd)?),
             ("GIT_SSH_VARIANT", "ssh".to_owned()),
             ("SSH_AUTH_SOCK", ssh.agent.to_str().ok_or_else(odd)?.to_owned()),
         ];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value)).to_vec();
         Ok(Guard { settings: vec!["protocol.ssh.allow=always".to_owned()], variables })
     }
 }
@@ -207,15 +228,39 @@ async fn public_addresses(url: &str, host: &str, port: u16) -> Result<Vec<IpAddr
     if public.is_empty() { Err(FetchError::Private(url.to_owned())) } else { Ok(public) }
 }
 
+/// How git is called for one address.
+#[derive(Debug, Default)]
+pub(crate) struct Guard {
+    /// As after `-c`.
+    settings: Vec<String>,
+    variables: Vec<(String, String)>,
+}
+
+/// The agent and the settings of whoever runs this; nothing is asked.
+fn own_ssh() -> Guard {
+    let mut guard = Guard::default();
+    guard.settings.push("protocol.ssh.allow=always".to_owned());
+    for name in ["SSH_AUTH_SOCK", "GIT_SSH", "GIT_SSH_COMMAND"] {
+        if let Ok(value) = std::env::var(name) {
+            guard.variables.push((name.to_owned(), value));
+        }
+    }
+    if !guard.variables.iter().any(|(name, _)| name.starts_with("GIT_SSH")) {
+        guard.variables.push(("GIT_SSH_COMMAND".to_owned(), "ssh -o BatchMode=yes".to_owned()));
+    }
+    guard
+}
+
 /// The submodules of a checkout: path, address and commit.
 async fn submodules(url: &str, place: &Path) -> Result<Vec<(PathBuf, String, String)>, FetchError> {
     if !place.join(".gitmodules").is_file() {
         return Ok(Vec::new());
     }
-    let links = git(&Guard::default(), place, &["ls-tree", "-r", "-z", "HEAD"], url).await?;
+    let own = Guard::default();
+    let links = git(&own, place, &["ls-tree", "-r", "-z", "HEAD"], url).await?;
     let list =
         ["config", "--file", ".gitmodules", "-z", "--get-regexp", r"^submodule\..*\.(path|url)$"];
-    let settings = git(&Guard::default(), place, &list, url).await.unwrap_or_default();
+    let settings = git(&own, place, &list, url).await.unwrap_or_default();
     let mut found = Vec::new();
     for link in links.split('\0').filter_map(|line| line.strip_prefix("160000 commit ")) {
         let Some((commit, path)) = link.split_once('\t') else { continue };
@@ -259,7 +304,7 @@ fn relative(url: &str, address: &str) -> Option<String> {
 }
 
 /// Runs git with nothing of this machine's configuration, no hooks and no questions.
-async fn git(
+pub(crate) async fn git(
     guard: &Guard,
     directory: &Path,
     arguments: &[&str],
@@ -292,6 +337,7 @@ async fn git(
         ("GIT_CONFIG_NOSYSTEM", "1"),
         ("GIT_CONFIG_GLOBAL", "/dev/null"),
         ("GIT_LFS_SKIP_SMUDGE", "1"),
+        ("GIT_NO_LAZY_FETCH", "1"),
         ("HOME", "/nonexistent"),
         ("LC_ALL", "C"),
     ] {

@@ -7,7 +7,7 @@ use ::agent::AgentSocket;
 use api::public::v1::TimingView;
 use common::plan::{DEFAULT_AGENT, Remote};
 use common::{Digest, Failure, FailureClass};
-use fetch::{Checkout, Ssh};
+use fetch::{Checkout, Credentials, Fetcher, Ssh};
 
 use super::agent;
 use super::failure::JobError;
@@ -23,12 +23,15 @@ pub(super) async fn download(
     let start = Instant::now();
     let wants_agent = remotes.iter().any(Remote::wants_agent);
     let agent = wants_agent.then(|| Agent::start(run, step)).transpose()?;
+    let secrets = run.job.secrets.iter();
+    let known = secrets.filter_map(|(name, secret)| Some((name.clone(), secret.value()?)));
+    let fetcher = run.worker.fetcher.with_credentials(Credentials::from_secrets(known));
     for (number, remote) in remotes.iter().enumerate() {
         let directory = at.join(number.to_string());
         std::fs::create_dir_all(&directory)?;
         match remote {
             Remote::Http { url, name, checksum } => {
-                file(run, url, checksum.as_ref(), &directory.join(name)).await?;
+                file(&fetcher, url, checksum.as_ref(), &directory.join(name)).await?;
             }
             Remote::Git { url, reference, commit, keep_git_dir, submodules, .. } => {
                 let what = Checkout {
@@ -39,7 +42,7 @@ pub(super) async fn download(
                     submodules: *submodules,
                     ssh: agent.as_ref().filter(|_| remote.wants_agent()).map(Agent::ssh),
                 };
-                let done = run.worker.fetcher.check_out(what, &directory).await;
+                let done = fetcher.check_out(what, &directory).await;
                 done.map_err(|error| error.failure())?;
             }
         }
@@ -81,13 +84,13 @@ impl Agent {
 
 /// A file is its owner's alone and as old as the server says, as in BuildKit.
 async fn file(
-    run: &StageRun<'_>,
+    fetcher: &Fetcher,
     url: &str,
     checksum: Option<&Digest>,
     path: &Path,
 ) -> Result<(), JobError> {
     use std::os::unix::fs::PermissionsExt as _;
-    let made = run.worker.fetcher.download(url, path).await;
+    let made = fetcher.download(url, path).await;
     let made = made.map_err(|error| error.failure())?;
     if let Some(expected) = checksum.filter(|expected| **expected != made.digest) {
         let message = format!("digest mismatch {}: {expected}", made.digest);

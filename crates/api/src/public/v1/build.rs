@@ -29,6 +29,10 @@ pub struct ContextSource {
     pub manifest: Option<Digest>,
     /// The Dockerfile: it need not be part of the context.
     pub dockerfile: DockerfileSource,
+    /// When the source of the context was made, in seconds since 1970: a repository's commit, a
+    /// server's `Last-Modified`, the youngest file of an archive. `SOURCE_DATE_EPOCH` can name it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_at: Option<i64>,
     /// The ignore file that the context was made with, in base64, for messages and checks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ignore_base64: Option<String>,
