@@ -43,7 +43,7 @@ async fn a_stage_that_fills_the_disk_is_to_run_elsewhere_and_the_worker_works_on
 async fn a_layer_that_does_not_fit_is_told_as_a_full_disk_at_once() {
     let coordinator = Coordinator::start().await;
     let root = tempfile::tempdir().unwrap();
-    fs::write(root.path().join("big"), vec![0; 40 << 20]).unwrap();
+    fs::write(root.path().join("big"), vec![7; 40 << 20]).unwrap();
     let layer = crate::jobs::add_layer(&coordinator, root.path());
     let (mount, disk) = small_disk();
     let worker = Worker::start_with(&coordinator, 1, |config| {
