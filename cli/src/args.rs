@@ -109,9 +109,11 @@ pub(crate) enum Progress {
 /// `docker buildx build`'s flags.
 #[derive(Debug, Args)]
 pub(crate) struct Build {
-    /// The directory that COPY and ADD read from; - is an archive or a Dockerfile on standard input.
+    /// What COPY and ADD read from: a directory, a git address with #REF:DIRECTORY, the URL of an
+    /// archive or of a Dockerfile; - is an archive or a Dockerfile on standard input.
     pub(crate) context: PathBuf,
-    /// The Dockerfile; default: Dockerfile in the context; - is standard input.
+    /// The Dockerfile; default: Dockerfile in the context; - is standard input; with a git address
+    /// or an archive a path in it; a URL of one.
     #[arg(short, long)]
     pub(crate) file: Option<PathBuf>,
     /// Name of the image; may be repeated.
@@ -129,14 +131,18 @@ pub(crate) struct Build {
     /// Platforms of the image: one image with a manifest for each; may be repeated.
     #[arg(long, value_delimiter = ',')]
     pub(crate) platform: Vec<String>,
-    /// What takes the place of a stage or an image: NAME=DIRECTORY or
-    /// NAME=docker-image://REFERENCE; may be repeated.
+    /// What takes the place of a stage or an image: NAME=DIRECTORY, NAME=docker-image://REFERENCE,
+    /// NAME=URL of a repository or a file; NAME::PLATFORM for one platform; may be repeated.
     #[arg(long)]
     pub(crate) build_context: Vec<String>,
     /// A secret for RUN --mount=type=secret: id=NAME,src=FILE or id=NAME,env=VARIABLE; may be
     /// repeated.
     #[arg(long)]
     pub(crate) secret: Vec<String>,
+    /// An SSH agent that the build may use, for RUN --mount=type=ssh and repositories over ssh:
+    /// default (that of SSH_AUTH_SOCK), NAME=SOCKET or NAME=KEYFILE[,KEYFILE]; may be repeated.
+    #[arg(long)]
+    pub(crate) ssh: Vec<String>,
     /// What commands reach that do not say: default, none, host.
     #[arg(long)]
     pub(crate) network: Option<String>,
@@ -161,6 +167,9 @@ pub(crate) struct Build {
     /// Push the image under its names.
     #[arg(long)]
     pub(crate) push: bool,
+    /// Load the image into the Docker engine of this machine.
+    #[arg(long)]
+    pub(crate) load: bool,
     /// What to make: type=image,name=NAME,push=true or type=oci,dest=FILE; may be repeated.
     #[arg(short, long)]
     pub(crate) output: Vec<String>,
@@ -187,7 +196,33 @@ pub(crate) struct Build {
     #[arg(long, env = "SLIPWAY_PROJECT", default_value = "default")]
     pub(crate) project: String,
     #[command(flatten)]
+    pub(crate) needless: Needless,
+    #[command(flatten)]
     pub(crate) later: Later,
+}
+
+/// Flags of `docker buildx build` that ask for what is so anyway.
+#[derive(Debug, Args)]
+pub(crate) struct Needless {
+    /// No meaning here: the farm has one cache for all.
+    #[arg(long)]
+    pub(crate) cache_from: Vec<String>,
+    /// No meaning here: the farm has one cache for all.
+    #[arg(long)]
+    pub(crate) cache_to: Vec<String>,
+    /// Only false: there are no attestations yet.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) provenance: Option<String>,
+    /// Only false: there are no attestations yet.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) sbom: Option<String>,
+    /// Only type=…,disabled=true: there are no attestations yet.
+    #[arg(long)]
+    pub(crate) attest: Vec<String>,
+    /// What commands may ask for: network.host, security.insecure. Whether they get it the operator
+    /// says.
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) allow: Vec<String>,
 }
 
 /// `slipway plan`.
@@ -203,56 +238,30 @@ pub(crate) struct Plan {
     pub(crate) json: bool,
 }
 
-/// Flags of `docker buildx build` that are not built yet: each is refused by name.
+/// Flags of `docker buildx build` that are refused, each by name.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Not supported yet (refused)")]
+#[command(next_help_heading = "Not supported (refused)")]
 pub(crate) struct Later {
-    #[arg(long, hide = true)]
-    ssh: Vec<String>,
     #[arg(long, hide = true)]
     annotation: Vec<String>,
     #[arg(long, hide = true)]
-    load: bool,
-    #[arg(long, hide = true)]
-    cache_from: Vec<String>,
-    #[arg(long, hide = true)]
-    cache_to: Vec<String>,
-    #[arg(long, hide = true)]
-    provenance: Option<String>,
-    #[arg(long, hide = true)]
-    sbom: Option<String>,
-    #[arg(long, hide = true)]
-    allow: Vec<String>,
-    #[arg(long, hide = true)]
     cgroup_parent: Option<String>,
-    #[arg(long, hide = true)]
-    attest: Vec<String>,
     #[arg(long, hide = true)]
     builder: Option<String>,
 }
 
 impl Later {
-    /// The first of these flags that was given.
-    pub(crate) fn first(&self) -> Option<&'static str> {
-        let lists = [
-            (&self.ssh, "--ssh"),
-            (&self.annotation, "--annotation"),
-            (&self.cache_from, "--cache-from"),
-            (&self.cache_to, "--cache-to"),
-            (&self.allow, "--allow"),
-            (&self.attest, "--attest"),
+    /// The first of these flags that was given, and why it is refused.
+    pub(crate) fn first(&self) -> Option<(&'static str, &'static str)> {
+        let (yet, farm) = ("is not supported yet", "has no meaning: --server names the farm");
+        let limits = "is not supported: groups and limits of commands are the worker's settings, \
+                      [runtime] in its configuration";
+        let given = [
+            (!self.annotation.is_empty(), "--annotation", yet),
+            (self.cgroup_parent.is_some(), "--cgroup-parent", limits),
+            (self.builder.is_some(), "--builder", farm),
         ];
-        let options = [
-            (&self.provenance, "--provenance"),
-            (&self.sbom, "--sbom"),
-            (&self.cgroup_parent, "--cgroup-parent"),
-            (&self.builder, "--builder"),
-        ];
-        let flags = [(self.load, "--load")];
-        let lists = lists.iter().filter(|(list, _)| !list.is_empty()).map(|(_, name)| *name);
-        let options = options.iter().filter(|(value, _)| value.is_some()).map(|(_, name)| *name);
-        let flags = flags.iter().filter(|(given, _)| *given).map(|(_, name)| *name);
-        lists.chain(options).chain(flags).next()
+        given.into_iter().find(|(is_given, ..)| *is_given).map(|(_, name, why)| (name, why))
     }
 }
 
@@ -262,10 +271,11 @@ mod tests {
 
     #[test]
     fn flags_that_are_not_built_are_noticed() {
-        for flag in ["--ssh=default", "--load", "--sbom=true", "--cache-from=x"] {
+        for flag in ["--builder=x", "--cgroup-parent=x", "--annotation=a=b"] {
             let arguments = Arguments::try_parse_from(["slipway", "build", flag, "."]).unwrap();
             let Command::Build(build) = arguments.command else { panic!() };
-            assert_eq!(build.later.first(), flag.split('=').next(), "{flag}");
+            let name = build.later.first().map(|(name, _)| name);
+            assert_eq!(name, flag.split('=').next(), "{flag}");
         }
         let arguments = Arguments::try_parse_from(["slipway", "build", "-t", "a", "."]).unwrap();
         let Command::Build(build) = arguments.command else { panic!() };

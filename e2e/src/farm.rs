@@ -22,10 +22,12 @@ pub struct FarmOptions {
     pub lost_after_secs: u64,
     /// Whether ADD may fetch from this machine.
     pub fetch_private: bool,
-    /// Whether the workers are started by a user without rights.
-    pub rootless: bool,
+    /// Most bytes that a worker keeps.
+    pub store_max_bytes: Option<u64>,
     /// Whether the database survives a crash of the machine; tests do without.
     pub is_durable: bool,
+    /// Whether the workers are started by a user without rights.
+    pub rootless: bool,
 }
 
 impl Default for FarmOptions {
@@ -35,8 +37,9 @@ impl Default for FarmOptions {
             slots: 1,
             lost_after_secs: 3,
             fetch_private: false,
-            rootless: false,
+            store_max_bytes: None,
             is_durable: false,
+            rootless: false,
         }
     }
 }
@@ -53,7 +56,7 @@ pub struct Farm {
     postgres: Postgres,
     address: String,
     token: String,
-    rootless: bool,
+    is_rootless: bool,
     directory: tempfile::TempDir,
 }
 
@@ -66,6 +69,16 @@ pub struct Ran {
     pub stdout: String,
     /// What it said.
     pub stderr: String,
+}
+
+impl Ran {
+    fn of(output: &std::process::Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
 }
 
 impl Farm {
@@ -120,32 +133,26 @@ impl Farm {
         let join = run_coordinator(&config, &["token", "--scope", "workers"])?;
         let mut workers = Vec::new();
         for number in 1..=options.workers {
-            let config = root.join(format!("worker-{number}.toml"));
-            std::fs::write(
-                &config,
-                format!(
-                    "[worker]\nname = \"worker-{number}\"\ndata_dir = \"{}\"\nslots = {}\n\
-                     drain_secs = 5\n[coordinator]\nurl = \"{address}\"\ntoken = \"{}\"\n\
-                     [fetch]\nallow_private_networks = {}\n{mirrors}",
-                    root.join(format!("data-{number}")).display(),
-                    options.slots,
-                    join.trim(),
-                    options.fetch_private,
-                ),
-            )?;
+            let base = worker_config(root, number, options);
+            let text = format!(
+                "{base}[coordinator]\nurl = \"{address}\"\ntoken = \"{}\"\n{mirrors}",
+                join.trim()
+            );
+            std::fs::write(root.join(format!("worker-{number}.toml")), text)?;
             workers.push(Some(start_worker(root, number, options.rootless)?));
         }
         let token = token.trim().to_owned();
+        let coordinator = Some(coordinator);
         let farm = Self {
             workers,
-            coordinator: Some(coordinator),
+            coordinator,
             _s3: s3,
             registry,
             redis,
             postgres,
             address,
             token,
-            rootless: options.rootless,
+            is_rootless: options.rootless,
             directory,
         };
         wait_for("the workers", Duration::from_secs(30), || {
@@ -193,12 +200,7 @@ impl Farm {
         &self,
         arguments: impl IntoIterator<Item = S>,
     ) -> anyhow::Result<Ran> {
-        let output = self.command()?.args(arguments).output()?;
-        Ok(Ran {
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        })
+        Ok(Ran::of(&self.command()?.args(arguments).output()?))
     }
 
     /// Starts the command line in the background.
@@ -236,6 +238,31 @@ impl Farm {
         Ok(self.slipway(["logs", "last"])?.stdout)
     }
 
+    /// Runs `slipway-worker store` for a worker; `name` as in `worker-1`.
+    pub fn store<S: AsRef<OsStr>>(
+        &self,
+        name: &str,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> anyhow::Result<Ran> {
+        let mut command = Command::new(program("slipway-worker")?);
+        command.arg("store").args(arguments).arg("--config");
+        let output = command.arg(self.directory().join(format!("{name}.toml"))).output()?;
+        Ok(Ran::of(&output))
+    }
+
+    /// Where a worker keeps things.
+    pub fn worker_data(&self, name: &str) -> PathBuf {
+        self.directory().join(format!("data-{}", name.trim_start_matches("worker-")))
+    }
+
+    /// Starts a worker that was killed.
+    pub fn restart_worker(&mut self, name: &str) -> anyhow::Result<()> {
+        let number: usize = name.trim_start_matches("worker-").parse()?;
+        let started = start_worker(self.directory.path(), number, self.is_rootless)?;
+        *self.workers.get_mut(number - 1).context("no such worker")? = Some(started);
+        Ok(())
+    }
+
     /// Kills a worker without warning; `name` as in `worker-1`.
     pub fn kill_worker(&mut self, name: &str) -> anyhow::Result<()> {
         let number: usize = name.trim_start_matches("worker-").parse()?;
@@ -246,11 +273,11 @@ impl Farm {
     /// Ends a worker in order and starts it again with an empty store.
     pub fn renew_worker(&mut self, name: &str) -> anyhow::Result<()> {
         let number: usize = name.trim_start_matches("worker-").parse()?;
-        let root = self.directory.path().to_owned();
+        let (root, is_rootless) = (self.directory.path().to_owned(), self.is_rootless);
         let worker = self.workers.get_mut(number - 1).context("no such worker")?;
         drop(worker.take());
         std::fs::remove_dir_all(root.join(format!("data-{number}")))?;
-        *worker = Some(start_worker(&root, number, self.rootless)?);
+        *worker = Some(start_worker(&root, number, is_rootless)?);
         Ok(wait_for("the new worker", Duration::from_secs(30), || {
             let listed = self.slipway(["workers"]).ok()?.stdout;
             let is_live = |line: &str| line.contains(name) && line.contains(" live ");
@@ -392,6 +419,19 @@ fn start_worker(root: &Path, number: usize, rootless: bool) -> anyhow::Result<Se
     };
     command.stdin(Stdio::null());
     Ok(Service::start(&format!("worker-{number}"), &command, root)?)
+}
+
+/// What a worker's configuration says of the worker itself.
+fn worker_config(root: &Path, number: usize, options: FarmOptions) -> String {
+    let limit = options.store_max_bytes;
+    let store = limit.map_or_else(String::new, |limit| format!("store_max_bytes = {limit}\n"));
+    format!(
+        "[worker]\nname = \"worker-{number}\"\ndata_dir = \"{}\"\nslots = {}\ndrain_secs = 5\n{store}\
+         [fetch]\nallow_private_networks = {}\n",
+        root.join(format!("data-{number}")).display(),
+        options.slots,
+        options.fetch_private,
+    )
 }
 
 fn start_s3(root: &Path) -> anyhow::Result<(Service, String)> {

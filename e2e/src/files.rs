@@ -14,6 +14,8 @@ pub struct WebFile {
     pub tag: Option<String>,
     /// `Last-Modified`.
     pub modified: Option<String>,
+    /// What `Authorization` has to say.
+    pub authorization: Option<String>,
 }
 
 /// A server; it ends with the process.
@@ -61,7 +63,14 @@ impl WebFiles {
     fn answer(&self, mut stream: TcpStream) -> std::io::Result<()> {
         let mut lines = BufReader::new(stream.try_clone()?).lines();
         let first = lines.next().transpose()?.unwrap_or_default();
-        while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
+        let mut authorization = None;
+        while let Some(line) = lines.next().transpose()?.filter(|line| !line.is_empty()) {
+            if let Some((name, value)) = line.split_once(": ")
+                && name.eq_ignore_ascii_case("authorization")
+            {
+                authorization = Some(value.to_owned());
+            }
+        }
         let mut words = first.split(' ');
         let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or("/"));
         let asked = format!("{method} {path}");
@@ -73,6 +82,11 @@ impl WebFiles {
                 b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
             );
         };
+        if file.authorization.is_some() && file.authorization != authorization {
+            return stream.write_all(
+                b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+            );
+        }
         let mut head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n", file.content.len());
         for (name, value) in [("etag", &file.tag), ("last-modified", &file.modified)] {
             if let Some(value) = value {

@@ -1,19 +1,23 @@
 //! A git server, for ADD.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use testkit::{Service, free_port, wait_for};
 
 /// A server of repositories: `app.git` with the branches `main` and `next`, the annotated tag `v1`,
-/// a directory, an executable file and a link; `parent.git` with `lib.git` as a submodule at `lib`.
+/// a directory, an executable file and a link; `parent.git` with `lib.git` as a submodule at `lib`;
+/// `context.git` with Dockerfiles, the branches `main`, `base` and `feature` and the tags `v1` and
+/// `v2`.
 #[derive(Debug)]
 pub struct GitServer {
     _service: Service,
     address: String,
     /// The commit of `main`.
     commit: String,
+    /// Where the repositories lie.
+    base: PathBuf,
 }
 
 /// Makes the repositories in an empty directory.
@@ -37,9 +41,29 @@ git -c protocol.file.allow=always submodule add -q "$PWD/../lib.git" lib
 git config -f .gitmodules submodule.lib.url ../lib.git
 git add . && git commit -qm parent && cd ..
 git clone -q --bare parent parent.git
-for name in app lib parent; do
+git init -q -b main context && cd context
+cat > Dockerfile <<'END'
+FROM scratch AS withgit
+COPY .git/HEAD out
+FROM scratch AS withsubmod
+COPY lib/lib.txt out
+FROM scratch
+COPY foo out
+END
+echo base > foo && echo foo > .dockerignore
+git -c protocol.file.allow=always submodule add -q "$PWD/../lib.git" lib
+git config -f .gitmodules submodule.lib.url ../lib.git
+git add . && GIT_COMMITTER_DATE='1700000100 +0000' git commit -qm initial
+git tag v1 && git branch base
+echo feature > foo && mkdir sub && echo subfeature > sub/foo && cp Dockerfile sub/
+git add . && git commit -qm feature && git branch feature && git checkout -qB main base
+echo v2 > foo && git add . && git commit -qm v2 && git tag -a -m v2 v2
+echo latest > foo && git add . && GIT_COMMITTER_DATE='1700000101 +0000' git commit -qm latest
+cd .. && git clone -q --bare context context.git
+for name in app lib parent context; do
   git -C $name.git config uploadpack.allowAnySHA1InWant true
   touch $name.git/git-daemon-export-ok
+  git -C $name.git update-server-info
 done
 git -C app.git rev-parse main
 "#;
@@ -60,12 +84,27 @@ impl GitServer {
         wait_for("git daemon", Duration::from_secs(30), || {
             std::net::TcpStream::connect(("127.0.0.1", port)).ok()
         })?;
-        Ok(Self { _service: service, address: format!("git://127.0.0.1:{port}"), commit })
+        Ok(Self { _service: service, address: format!("git://127.0.0.1:{port}"), commit, base })
     }
 
     /// Where it is; a repository is `<address>/app.git`.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Where `app.git` and the others lie.
+    pub fn directory(&self) -> &Path {
+        &self.base
+    }
+
+    /// The commit that a name of a repository is at.
+    pub fn commit_of(&self, repository: &str, name: &str) -> anyhow::Result<String> {
+        let place = self.base.join(repository);
+        let name = format!("{name}^{{commit}}");
+        let output =
+            Command::new("git").arg("-C").arg(place).args(["rev-parse", &name]).output()?;
+        anyhow::ensure!(output.status.success(), "{name}: {output:?}");
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
     /// The commit of `app.git`'s branch `main`.

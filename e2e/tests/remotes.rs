@@ -26,7 +26,7 @@ fn a_file_is_fetched_again_when_its_server_says_so() {
     let file = |content: &str, tag: Option<&str>| WebFile {
         content: content.as_bytes().to_vec(),
         tag: tag.map(str::to_owned),
-        modified: None,
+        ..WebFile::default()
     };
     server.put("/tagged", file("one", Some("\"1\"")));
     server.put("/silent", file("one", None));

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use service::lifecycle::Lifecycle;
+use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
-use crate::content::ContentStore;
+use crate::config::{Config, WorkerConfig};
+use crate::content::{ContentStore, Limits, StoreAction, Wanted, keep, serve, store_command};
 use crate::dispatch::{Outside, Worker};
 use crate::runtime::{ProbeError, Runtime};
 use crate::session;
@@ -33,11 +34,17 @@ pub enum BootError {
 
 /// Runs a worker until the lifecycle stops.
 pub async fn run(config: Config, lifecycle: &Lifecycle) -> Result<(), BootError> {
-    let content = ContentStore::open(&config.worker.data_dir)?;
+    let content = Arc::new(ContentStore::open(&config.worker.data_dir)?);
     // Layers hold programs that run with other rights, and device nodes: for the worker alone.
     let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
     std::fs::set_permissions(&config.worker.data_dir, private)?;
+    let limits = Limits::of(wanted(&config.worker), content.space()?);
     let id = content.worker_id()?;
+    let looked = Arc::clone(&content);
+    // Before the first word to the coordinator: there may be no room for work.
+    tokio::task::spawn_blocking(move || looked.look_after(limits))
+        .await
+        .map_err(std::io::Error::other)?;
     let scratch = config.worker.data_dir.join("tmp");
     let mut runtime_config = config.runtime.clone();
     runtime_config.deny_networks.extend(coordinator_addresses(&config.coordinator.url).await);
@@ -64,6 +71,8 @@ pub async fn run(config: Config, lifecycle: &Lifecycle) -> Result<(), BootError>
         runtime,
         content,
     );
+    let keeping = CancellationToken::new();
+    keep_store(&worker, limits, &keeping);
     let name = config.worker.name.clone().unwrap_or_else(host_name);
     let (soft, hard) = (lifecycle.soft().clone(), lifecycle.hard().clone());
     let hand_back = {
@@ -81,6 +90,7 @@ pub async fn run(config: Config, lifecycle: &Lifecycle) -> Result<(), BootError>
         () = &mut work => {}
         () = hand_back => work.await,
     }
+    keeping.cancel();
     worker.tasks.close();
     // Tasks unmount what they mounted.
     let _ = tokio::time::timeout(Duration::from_secs(5), worker.tasks.wait()).await;
@@ -115,6 +125,37 @@ async fn coordinator_addresses(url: &str) -> Vec<String> {
             Vec::new()
         }
     }
+}
+
+/// Looks after the store as long as there is work, and answers what operators ask of it.
+fn keep_store(worker: &Arc<Worker>, limits: Limits, stop: &CancellationToken) {
+    let told = Arc::downgrade(worker);
+    let on_change = move || {
+        if let Some(worker) = told.upgrade() {
+            worker.changed.notify_one();
+        }
+    };
+    worker.tasks.spawn(keep(Arc::clone(&worker.content), limits, on_change, stop.clone()));
+    worker.tasks.spawn(serve(Arc::clone(&worker.content), limits, stop.clone()));
+}
+
+fn wanted(config: &WorkerConfig) -> Wanted {
+    Wanted {
+        max_bytes: config.store_max_bytes,
+        min_free_bytes: config.store_min_free_bytes,
+        cache_age_secs: config.store_cache_age_secs,
+    }
+}
+
+/// Does something with a worker's store, also beside the running worker. Returns what to print and
+/// whether all is well.
+pub fn store(
+    config: &Config,
+    action: StoreAction,
+    as_json: bool,
+) -> Result<(String, bool), BootError> {
+    let WorkerConfig { data_dir, .. } = &config.worker;
+    Ok(store_command(data_dir, wanted(&config.worker), action, as_json)?)
 }
 
 fn host_name() -> String {

@@ -16,6 +16,7 @@ pub mod runtime;
 mod session;
 mod transfer;
 
-pub use boot::{BootError, run};
+pub use boot::{BootError, run, store};
 pub use config::Config;
+pub use content::StoreAction;
 pub use program::{in_namespaces, program};

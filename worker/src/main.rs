@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use worker::config::SECTIONS;
 use worker::doctor::examine;
 use worker::runtime::rootless;
-use worker::{BootError, Config};
+use worker::{BootError, Config, StoreAction};
 
 /// Runs stages, shares what they made, pushes images.
 #[derive(Parser)]
@@ -27,6 +27,43 @@ enum Command {
         #[command(flatten)]
         config: ConfigArgument,
         /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look after what the worker keeps on disk, also while it runs.
+    #[command(subcommand)]
+    Store(StoreCommand),
+}
+
+#[derive(Subcommand)]
+enum StoreCommand {
+    /// Tell what takes how much space.
+    Du {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// For programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Evict what is beyond the limits and not in use.
+    Gc {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// Most bytes of all entries, instead of worker.store_max_bytes.
+        #[arg(long, value_name = "N", conflicts_with = "all")]
+        max_bytes: Option<u64>,
+        /// Bytes of the disk that stay free, instead of worker.store_min_free_bytes.
+        #[arg(long, value_name = "N", conflicts_with = "all")]
+        min_free: Option<u64>,
+        /// Everything that is not in use, and what was found damaged.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Read everything, compare it, move aside what is damaged; exit code 1 if anything is.
+    Verify {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// For programs.
         #[arg(long)]
         json: bool,
     },
@@ -59,6 +96,7 @@ fn main() -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::Doctor { config, json } => doctor(&config.load_or_default()?, json),
         Command::Run(config) => Ok(worker::program(config.load()?)?),
+        Command::Store(command) => store(command),
     }
 }
 
@@ -78,4 +116,17 @@ fn doctor(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
         return Ok(print(false)?);
     }
     Ok(worker::in_namespaces(|supervision| print(supervision.is_ok()).map_err(BootError::Content))?)
+}
+
+fn store(command: StoreCommand) -> anyhow::Result<ExitCode> {
+    let (config, action, as_json) = match command {
+        StoreCommand::Du { config, json } => (config, StoreAction::Usage, json),
+        StoreCommand::Gc { config, max_bytes, min_free: min_free_bytes, all } => {
+            (config, StoreAction::Collect { max_bytes, min_free_bytes, all }, false)
+        }
+        StoreCommand::Verify { config, json } => (config, StoreAction::Verify, json),
+    };
+    let (text, is_good) = worker::store(&config.load()?, action, as_json)?;
+    write!(std::io::stdout(), "{text}")?;
+    Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -15,12 +15,17 @@ use common::build::BuildState;
 use common::{BuildId, Failure, FailureClass, ProjectName};
 use serde_json::json;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use super::check;
 use super::download::save;
+use super::engine;
 use super::input::Input;
+use super::needless::needless;
 use super::options::{self, NamedContext};
 use super::request::{Download, outputs, request};
+use super::source::Source;
+use crate::agent;
 use crate::args::{Build, Progress};
 use crate::context::{Sent, SentContext, ignore_file, send};
 use crate::exit::CliError;
@@ -32,7 +37,11 @@ pub(crate) async fn run(client: &Client, arguments: &Build) -> Result<ExitCode, 
         return check::run(client, arguments, call).await;
     }
     let (outputs, downloads) = outputs(arguments)?;
+    if downloads.contains(&Download::Engine) {
+        engine::check().await?;
+    }
     let progress = progress(arguments);
+    let agents = agent::sources(&arguments.ssh)?;
     let mut display = Display::new(progress);
     let (request, sent) = prepare(client, arguments, outputs, Some(Sent::Everything)).await?;
     if let Some(sent) = sent {
@@ -41,7 +50,13 @@ pub(crate) async fn run(client: &Client, arguments: &Build) -> Result<ExitCode, 
     let key = uuid::Uuid::new_v4().to_string();
     let view = client.submit(&request, &key).await?;
     display.submitted(&view);
-    let view = follow(client, view.id, &mut display).await?;
+    let (notes, mut noted) = mpsc::channel(16);
+    // Ends with this function at the latest.
+    let mut answering = JoinSet::new();
+    if !agents.is_empty() {
+        answering.spawn(agent::answer(client.clone(), view.id, agents, notes));
+    }
+    let view = follow(client, view.id, &mut display, &mut noted).await?;
     finish(client, arguments, &view, &downloads, progress).await
 }
 
@@ -53,14 +68,17 @@ pub(super) async fn prepare(
     outputs: Vec<OutputRequest>,
     what: Option<Sent>,
 ) -> Result<(BuildRequest, Option<SentContext>), CliError> {
-    if let Some(flag) = arguments.later.first() {
-        return Err(CliError::usage(format!("{flag} is not supported yet")));
+    if let Some((flag, why)) = arguments.later.first() {
+        return Err(CliError::usage(format!("{flag} {why}")));
+    }
+    for warning in needless(arguments)? {
+        let _ = writeln!(std::io::stderr(), "warning: {warning}");
     }
     let project: ProjectName = arguments
         .project
         .parse()
         .map_err(|error: common::ids::InvalidProjectName| CliError::usage(error.to_string()))?;
-    let input = Input::read(arguments, std::io::stdin())?;
+    let input = Input::load(arguments, std::io::stdin()).await?;
     let sent = match (what, &input.context) {
         (Some(what), Some(context)) => {
             Some(send(client, &project, context, input.ignore.as_deref(), what).await?)
@@ -75,7 +93,13 @@ pub(super) async fn prepare(
                 let ignore = ignore_file(&path, None)?;
                 let what = what.unwrap_or(Sent::Manifest);
                 let sent = send(client, &project, &path, ignore.as_deref(), what).await?;
-                NamedContextSource::Files { manifest: sent.manifest }
+                NamedContextSource::Files { manifest: sent.manifest, made_at: None }
+            }
+            NamedContext::Elsewhere(address) => {
+                let fetched = Source::new(&arguments.secret)?.named(&address).await?;
+                let what = what.unwrap_or(Sent::Manifest);
+                let sent = send(client, &project, &fetched.path, None, what).await?;
+                NamedContextSource::Files { manifest: sent.manifest, made_at: fetched.made_at }
             }
         };
         contexts.insert(name, source);
@@ -86,6 +110,7 @@ pub(super) async fn prepare(
             name: input.name.clone(),
             content_base64: BASE64_STANDARD.encode(&input.dockerfile),
         },
+        made_at: input.made_at,
         ignore_base64: input.ignore.as_ref().map(|bytes| BASE64_STANDARD.encode(bytes)),
     };
     let request = request(arguments, project, source, outputs)?;
@@ -106,6 +131,7 @@ async fn follow(
     client: &Client,
     id: BuildId,
     display: &mut Display,
+    notes: &mut mpsc::Receiver<String>,
 ) -> Result<BuildView, CliError> {
     let (views, mut changes) = mpsc::channel::<BuildView>(16);
     let (lines, mut log) = mpsc::channel::<LogLine>(1024);
@@ -131,6 +157,7 @@ async fn follow(
                 }
                 None => break,
             },
+            Some(note) = notes.recv() => display.note(&note),
             _ = tick.tick() => display.tick(),
             _ = tokio::signal::ctrl_c() => {
                 if interrupted {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use client::public::Client;
 
+use super::engine;
 use super::request::Download;
 use crate::exit::CliError;
 
@@ -12,7 +13,7 @@ use crate::exit::CliError;
 pub(super) async fn save(client: &Client, url: &str, download: &Download) -> Result<(), CliError> {
     let path = match download {
         Download::File(path) => path,
-        Download::Standard | Download::Directory(_) => {
+        Download::Standard | Download::Directory(_) | Download::Engine => {
             return unpack(client, url, download).await;
         }
     };
@@ -26,6 +27,9 @@ async fn unpack(client: &Client, url: &str, download: &Download) -> Result<(), C
     let scratch =
         tempfile::NamedTempFile::new().map_err(|error| CliError::usage(error.to_string()))?;
     client.download(url, scratch.path()).await?;
+    if *download == Download::Engine {
+        return engine::load(scratch.path()).await;
+    }
     let mut file = scratch.reopen().map_err(|error| CliError::file(scratch.path(), &error))?;
     let Download::Directory(directory) = download else {
         let copied = std::io::copy(&mut file, &mut std::io::stdout());

@@ -1,19 +1,21 @@
-//! What is built: a directory, or what comes on standard input.
+//! What is built: a directory, what comes on standard input, or what is elsewhere.
 
-use std::io::{Cursor, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use dockerfile::Address;
+use fetch::{Opened, open_archive};
 use tempfile::TempDir;
 
 use super::download::{Owners, lay_out};
+use super::request::build_args;
+use super::source::{Fetched, Source, unpacked};
 use crate::args::Build;
 use crate::context::{find_dockerfile, ignore_file};
 use crate::exit::CliError;
 
 /// Longest Dockerfile that is read, in bytes; the farm takes less.
 const MAX_DOCKERFILE_BYTES: u64 = 16 << 20;
-/// Where a tar header says that it is one (POSIX.1, "ustar Interchange Format").
-const TAR_MAGIC: (usize, &[u8]) = (257, b"ustar");
 
 /// Dockerfile and context of a build.
 #[derive(Debug)]
@@ -25,15 +27,83 @@ pub(super) struct Input {
     pub(super) dockerfile: Vec<u8>,
     /// The context's ignore file.
     pub(super) ignore: Option<Vec<u8>>,
+    /// When its source was made, in seconds since 1970; a directory does not tell.
+    pub(super) made_at: Option<i64>,
     /// Where an archive was unpacked to.
     _scratch: Option<TempDir>,
 }
 
+fn is_stdin(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+fn is_url(path: &Path) -> bool {
+    path.to_str().is_some_and(|text| text.starts_with("https://") || text.starts_with("http://"))
+}
+
 impl Input {
-    /// Finds Dockerfile and context. `-` as context is standard input: an archive with both, or a
+    /// Finds Dockerfile and context, and fetches what is elsewhere.
+    pub(super) async fn load(arguments: &Build, stdin: impl Read) -> Result<Self, CliError> {
+        if let Some(url) = arguments.file.as_deref().filter(|file| is_url(file)) {
+            return Self::with_dockerfile_at(arguments, &url.display().to_string()).await;
+        }
+        let address = arguments.context.to_str().filter(|_| !arguments.context.is_dir());
+        let address = match address.and_then(Address::parse) {
+            Some(address) => address.map_err(CliError::usage)?,
+            None => return Self::read(arguments, stdin),
+        };
+        let source = Source::new(&arguments.secret)?;
+        let file = arguments.file.as_deref();
+        match &address {
+            Address::Repository(repository) => {
+                let keeps = keeps_git_dir(arguments)?;
+                from_fetched(source.repository(repository, keeps).await?, file, stdin)
+            }
+            Address::File(url) => {
+                let (fetched, is_archive) = unpacked(source.file(url, Some("Dockerfile")).await?)?;
+                if is_archive {
+                    return from_fetched(fetched, file, stdin);
+                }
+                if file.is_some() {
+                    let message =
+                        format!("{url} is no archive but a Dockerfile: -f has no meaning");
+                    return Err(CliError::usage(message));
+                }
+                let dockerfile = std::fs::File::open(&fetched.path)
+                    .map_err(|error| CliError::file(&fetched.path, &error))?;
+                Ok(Self {
+                    context: None,
+                    name: "Dockerfile".to_owned(),
+                    dockerfile: limited(dockerfile)?,
+                    ignore: None,
+                    made_at: fetched.made_at,
+                    _scratch: None,
+                })
+            }
+        }
+    }
+
+    /// `-f URL`: the Dockerfile is elsewhere, whatever the context is.
+    async fn with_dockerfile_at(arguments: &Build, url: &str) -> Result<Self, CliError> {
+        if !arguments.context.is_dir() {
+            return Err(CliError::usage("with -f URL the context has to be a directory"));
+        }
+        let fetched = Source::new(&arguments.secret)?.file(url, Some("Dockerfile")).await?;
+        let dockerfile = std::fs::File::open(&fetched.path)
+            .map_err(|error| CliError::file(&fetched.path, &error))?;
+        Ok(Self {
+            context: Some(arguments.context.clone()),
+            name: url.to_owned(),
+            dockerfile: limited(dockerfile)?,
+            ignore: ignore_file(&arguments.context, None)?,
+            made_at: None,
+            _scratch: None,
+        })
+    }
+
+    /// Finds Dockerfile and context on this machine. `-` as context is standard input: an archive with both, or a
     /// Dockerfile without a context; `-f -` is a Dockerfile on standard input.
     pub(super) fn read(arguments: &Build, stdin: impl Read) -> Result<Self, CliError> {
-        let is_stdin = |path: &Path| path == Path::new("-");
         let file = arguments.file.as_deref();
         let file_is_stdin = file.is_some_and(is_stdin);
         if is_stdin(&arguments.context) {
@@ -47,14 +117,14 @@ impl Input {
         if !context.is_dir() {
             return Err(CliError::Usage {
                 message: format!("the context {} is no directory", context.display()),
-                hint: Some("git addresses and URLs are not supported yet".into()),
+                hint: Some("it can also be a git address, a URL of an archive, or -".into()),
             });
         }
         if file_is_stdin {
             let (name, dockerfile) = ("Dockerfile".to_owned(), limited(stdin)?);
             let ignore = ignore_file(context, None)?;
             let context = Some(context.to_owned());
-            return Ok(Self { context, name, dockerfile, ignore, _scratch: None });
+            return Ok(Self { context, name, dockerfile, ignore, made_at: None, _scratch: None });
         }
         let path = find_dockerfile(context, file)?;
         Self::of_directory(context.to_owned(), &path, path.display().to_string(), None)
@@ -68,7 +138,8 @@ impl Input {
     ) -> Result<Self, CliError> {
         let dockerfile = std::fs::read(path).map_err(|error| CliError::file(path, &error))?;
         let ignore = ignore_file(&context, Some(path))?;
-        Ok(Self { context: Some(context), name, dockerfile, ignore, _scratch: scratch })
+        let (context, made_at) = (Some(context), None);
+        Ok(Self { context, name, dockerfile, ignore, made_at, _scratch: scratch })
     }
 }
 
@@ -85,51 +156,74 @@ fn limited(reader: impl Read) -> Result<Vec<u8>, CliError> {
         .read_to_end(&mut bytes)
         .map_err(|error| failed(&error))?;
     if bytes.len() as u64 > MAX_DOCKERFILE_BYTES {
-        return Err(CliError::usage("the Dockerfile on standard input is too long"));
+        return Err(CliError::usage("the Dockerfile is too long"));
     }
     Ok(bytes)
 }
 
-fn from_stdin(file: Option<&Path>, mut stdin: impl Read) -> Result<Input, CliError> {
-    // A pipe may give a few bytes at a time.
-    let mut start = Vec::new();
-    let head = stdin.by_ref().take(512).read_to_end(&mut start);
-    head.map_err(|error| failed(&error))?;
-    let mut reader = Cursor::new(start.clone()).chain(stdin);
-    let (at, magic) = TAR_MAGIC;
-    if start.starts_with(&[0x1f, 0x8b]) {
-        let mut plain = flate2::read::MultiGzDecoder::new(reader);
-        return from_archive(file, &mut plain);
-    }
-    if start.get(at..at + magic.len()) == Some(magic) {
-        return from_archive(file, &mut reader);
-    }
-    if start.starts_with(b"BZh") || start.starts_with(b"\xfd7zXZ") {
-        let message = "archives on standard input may be plain or compressed with gzip";
-        return Err(CliError::usage(message));
-    }
+fn from_stdin(file: Option<&Path>, stdin: impl Read) -> Result<Input, CliError> {
+    let text = match open_archive(stdin).map_err(|error| failed(&error))? {
+        Opened::Archive(mut archive) => return from_archive(file, &mut archive),
+        Opened::Other(text) => text,
+    };
     if file.is_some() {
         let message =
             "a Dockerfile on standard input cannot be named with -f: use -f - and a directory";
         return Err(CliError::usage(message));
     }
-    let (name, dockerfile) = ("Dockerfile".to_owned(), limited(reader)?);
-    Ok(Input { context: None, name, dockerfile, ignore: None, _scratch: None })
+    let (name, dockerfile) = ("Dockerfile".to_owned(), limited(text)?);
+    let (context, ignore, made_at) = (None, None, None);
+    Ok(Input { context, name, dockerfile, ignore, made_at, _scratch: None })
 }
 
 fn from_archive(file: Option<&Path>, archive: &mut impl Read) -> Result<Input, CliError> {
     let scratch = tempfile::tempdir().map_err(|error| failed(&error))?;
     let context = scratch.path().join("context");
     lay_out(archive, &context, Owners::Own).map_err(|error| failed(&error))?;
-    let file = file.map(|file| context.join(file));
-    let path = find_dockerfile(&context, file.as_deref())?;
-    let real = path.canonicalize().map_err(|error| CliError::file(&path, &error))?;
-    let root = context.canonicalize().map_err(|error| failed(&error))?;
-    if !real.starts_with(&root) {
-        return Err(CliError::usage("the archive's Dockerfile lies outside of it"));
-    }
-    let name = path.strip_prefix(&context).unwrap_or(&path).display().to_string();
+    let (path, name) = dockerfile_inside(&context, file)?;
     Input::of_directory(context, &path, name, Some(scratch))
+}
+
+/// The Dockerfile of a context that came from a stranger: inside, whatever links it has. Gives its
+/// path and its name.
+fn dockerfile_inside(context: &Path, file: Option<&Path>) -> Result<(PathBuf, String), CliError> {
+    let file = file.map(|file| context.join(file.strip_prefix("/").unwrap_or(file)));
+    let path = find_dockerfile(context, file.as_deref())?;
+    let real = path.canonicalize().map_err(|error| CliError::file(&path, &error))?;
+    let root = context.canonicalize().map_err(|error| CliError::file(context, &error))?;
+    if !real.starts_with(&root) {
+        return Err(CliError::usage("the Dockerfile lies outside of the context"));
+    }
+    let name = path.strip_prefix(context).unwrap_or(&path).display().to_string();
+    Ok((path, name))
+}
+
+/// Ignore files are for directories of this machine only, as in BuildKit.
+fn from_fetched(
+    fetched: Fetched,
+    file: Option<&Path>,
+    stdin: impl Read,
+) -> Result<Input, CliError> {
+    let Fetched { path: context, made_at, scratch } = fetched;
+    let (name, dockerfile) = if file.is_some_and(is_stdin) {
+        ("Dockerfile".to_owned(), limited(stdin)?)
+    } else {
+        let (path, name) = dockerfile_inside(&context, file)?;
+        let opened = std::fs::File::open(&path);
+        (name, limited(opened.map_err(|error| CliError::file(&path, &error))?)?)
+    };
+    let (context, ignore) = (Some(context), None);
+    Ok(Input { context, name, dockerfile, ignore, made_at, _scratch: Some(scratch) })
+}
+
+/// `BUILDKIT_CONTEXT_KEEP_GIT_DIR`.
+fn keeps_git_dir(arguments: &Build) -> Result<bool, CliError> {
+    const NAME: &str = "BUILDKIT_CONTEXT_KEEP_GIT_DIR";
+    match build_args(&arguments.build_arg).get(NAME).map(String::as_str) {
+        None | Some("" | "0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
+        Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
+        Some(other) => Err(CliError::usage(format!("invalid boolean value for {NAME}: {other}"))),
+    }
 }
 
 #[cfg(test)]
@@ -176,6 +270,7 @@ mod tests {
             (&["-"], b"BZh91AY"),
             (&["-f", "none", "-"], &plain),
             (&["/no/such/place"], b""),
+            (&["-f", "../../etc/passwd", "-"], &plain),
         ] {
             assert!(read(list, bytes).is_err(), "{list:?}");
         }

@@ -5,14 +5,17 @@ mod builds;
 mod cancel;
 mod check;
 mod download;
+mod engine;
 mod find;
 mod input;
 mod logs;
+mod needless;
 mod options;
 mod plan;
 mod request;
 mod run;
 mod show;
+mod source;
 mod workers;
 
 pub(crate) use run::run;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use api::Secret;
 use api::public::v1::{CommandOptions, HostOption, UlimitOption};
 use common::plan::Network;
+use dockerfile::Address;
 
 use crate::args::Build;
 use crate::exit::CliError;
@@ -17,9 +18,12 @@ pub(super) enum NamedContext {
     Directory(PathBuf),
     /// An image.
     Image(String),
+    /// A repository or a file to fetch and to send.
+    Elsewhere(Address),
 }
 
-/// The named contexts: `NAME=PATH` or `NAME=docker-image://REFERENCE`.
+/// The named contexts: `NAME=PATH`, `NAME=docker-image://REFERENCE`, or the address of a repository
+/// or of a file.
 pub(super) fn contexts(list: &[String]) -> Result<BTreeMap<String, NamedContext>, CliError> {
     let mut contexts = BTreeMap::new();
     for text in list {
@@ -29,17 +33,23 @@ pub(super) fn contexts(list: &[String]) -> Result<BTreeMap<String, NamedContext>
         };
         let context = if let Some(reference) = value.strip_prefix("docker-image://") {
             NamedContext::Image(reference.to_owned())
-        } else if value.contains("://") || value.starts_with("git@") {
-            let kind = value.split("://").next().unwrap_or_default();
-            return Err(bad(format!("contexts of the kind {kind} are not supported yet")));
         } else if Path::new(value).is_dir() {
             NamedContext::Directory(PathBuf::from(value))
+        } else if let Some(address) = Address::parse(value).filter(|_| !is_short(value)) {
+            NamedContext::Elsewhere(address.map_err(bad)?)
+        } else if let Some((kind, _)) = value.split_once("://") {
+            return Err(bad(format!("contexts of the kind {kind} are not supported yet")));
         } else {
             return Err(bad(format!("{value} is no directory")));
         };
         contexts.insert(name.to_owned(), context);
     }
     Ok(contexts)
+}
+
+/// `github.com/…` is for the main context only.
+fn is_short(text: &str) -> bool {
+    text.starts_with("github.com/")
 }
 
 /// The secrets: `id=NAME[,src=FILE|,env=VARIABLE][,type=file|env]`. Without a source it is the
@@ -186,7 +196,17 @@ mod tests {
         assert_eq!(list("base=docker-image://alpine:3").unwrap()["base"], image);
         let here = NamedContext::Directory(PathBuf::from("."));
         assert_eq!(list("src=.").unwrap()["src"], here);
-        for bad in ["src", "=.", "src=/no/such/place", "src=https://x.test/a.git", "src=git@x:y"] {
+        for good in ["src=https://x.test/a.git#v1", "src=git@x:y", "src=http://x.test/a.tar"] {
+            assert!(matches!(list(good).unwrap()["src"], NamedContext::Elsewhere(_)), "{good}");
+        }
+        for bad in [
+            "src",
+            "=.",
+            "src=/no/such/place",
+            "src=oci-layout:///x",
+            "src=github.com/u/r",
+            "src=https://x.test/a.git?x=y",
+        ] {
             assert!(list(bad).is_err(), "{bad}");
         }
     }

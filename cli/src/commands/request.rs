@@ -7,6 +7,7 @@ use api::public::v1::{BuildRequest, BuildSource, ContextSource, OutputRequest};
 use common::{Platform, ProjectName};
 
 use super::options::{commands, secrets};
+use crate::agent;
 use crate::args::Build;
 use crate::exit::CliError;
 
@@ -19,6 +20,8 @@ pub(crate) enum Download {
     Standard,
     /// The files in the archive into this directory.
     Directory(PathBuf),
+    /// The archive into the Docker engine of this machine.
+    Engine,
 }
 
 impl Download {
@@ -37,7 +40,18 @@ pub(crate) fn outputs(arguments: &Build) -> Result<(Vec<OutputRequest>, Vec<Down
         outputs.push(output);
         downloads.extend(download);
     }
-    if outputs.is_empty() {
+    if arguments.load {
+        if !arguments.output.is_empty() {
+            let message = "--load and --output exclude each other: use type=docker";
+            return Err(CliError::usage(message));
+        }
+        outputs.push(OutputRequest::Docker { names: arguments.tag.clone() });
+        downloads.push(Download::Engine);
+        if arguments.push {
+            let (names, push) = (arguments.tag.clone(), true);
+            outputs.push(OutputRequest::Image { names, push });
+        }
+    } else if outputs.is_empty() {
         outputs.push(OutputRequest::Image { names: arguments.tag.clone(), push: arguments.push });
     } else if arguments.push {
         return Err(CliError::usage("--push and --output exclude each other: use push=true"));
@@ -73,11 +87,7 @@ fn output(arguments: &Build, text: &str) -> Result<(OutputRequest, Option<Downlo
             (OutputRequest::Image { names, push }, None)
         }
         "oci" => (OutputRequest::Oci { names }, Some(to_file()?)),
-        "docker" if dest.is_none() => {
-            let message =
-                "without dest=FILE it would go to a Docker engine, which is not supported yet";
-            return Err(bad(message.to_owned()));
-        }
+        "docker" if dest.is_none() => (OutputRequest::Docker { names }, Some(Download::Engine)),
         "docker" => (OutputRequest::Docker { names }, Some(to_file()?)),
         "tar" => (OutputRequest::Tar, Some(to_file()?)),
         "local" => {
@@ -114,6 +124,7 @@ pub(crate) fn request(
         platforms,
         contexts: BTreeMap::new(),
         secrets: secrets(&arguments.secret)?,
+        agents: agent::names(&arguments.ssh)?,
         commands: commands(arguments)?,
         no_cache: arguments.no_cache,
         no_cache_stages: arguments.no_cache_filter.clone(),
@@ -123,7 +134,7 @@ pub(crate) fn request(
 }
 
 /// A name alone takes its value from the environment, and is left out where that has none.
-fn build_args(list: &[String]) -> BTreeMap<String, String> {
+pub(super) fn build_args(list: &[String]) -> BTreeMap<String, String> {
     list.iter()
         .filter_map(|text| match text.split_once('=') {
             Some((name, value)) => Some((name.to_owned(), value.to_owned())),
@@ -171,10 +182,16 @@ mod tests {
         let (docker, _) =
             outputs(&arguments(&["-t", "a", "-o", "type=docker,dest=x.tar"])).unwrap();
         assert_eq!(docker, [OutputRequest::Docker { names: vec!["a".into()] }]);
+        for list in [&["-t", "a", "--load"][..], &["-t", "a", "-o", "type=docker"]] {
+            let (docker, downloads) = outputs(&arguments(list)).unwrap();
+            assert_eq!(docker, [OutputRequest::Docker { names: vec!["a".into()] }], "{list:?}");
+            assert_eq!(downloads, [Download::Engine], "{list:?}");
+        }
+        assert_eq!(outputs(&arguments(&["-t", "a", "--load", "--push"])).unwrap().0.len(), 2);
         for bad in [
             &["--push"][..],
             &["-o", "type=local"],
-            &["-o", "type=docker"],
+            &["--load", "-o", "x"],
             &["-o", "type=image,dest=x"],
             &["-o", "type=cacheonly,dest=x"],
             &["-o", "type=oci"],

@@ -11,6 +11,8 @@ pub(crate) mod plan_build;
 mod presign_objects;
 mod read_log;
 mod refresh;
+mod relay_agent;
+mod remotes;
 mod report;
 mod show_plan;
 mod state;

@@ -125,6 +125,7 @@ fn new_stage(
         images: used_images(plan, stage),
         contexts: settings.contexts_of(stage),
         secrets: settings.secrets_of(stage),
+        agents: settings.agents_of(stage),
         fresh_caches: settings.is_fresh(stage),
     };
     let (state, first_step, base_layers, make_slices, layers) = match &decided.decision {

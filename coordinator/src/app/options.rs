@@ -7,9 +7,10 @@ use api::public::v1::{BuildRequest, BuildSource, NamedContextSource};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use common::ignore::IgnoreFile;
-use common::plan::{CopyFrom, Mount, Op, Plan, PlannedStage, Step};
+use common::plan::{CopyFrom, DEFAULT_AGENT, Mount, Op, Plan, PlannedStage, Remote, Step};
 use common::{Digest, Failure, FailureClass, Platform};
 use dockerfile::{Dockerfile, NamedContext, Options, context_name};
+use fetch::Credentials;
 
 use super::decide::{Decided, Decision};
 
@@ -39,12 +40,24 @@ pub(super) fn options(
         build_args: request.build_args.clone(),
         labels: request.labels.clone(),
         platform,
+        context_times: context_times(request),
         contexts,
         network: request.commands.network,
         run: request.commands.run_options(),
         ignore: ignore(request),
         ..Options::new(host)
     }
+}
+
+/// When the contexts were made, as far as the client says.
+fn context_times(request: &BuildRequest) -> BTreeMap<String, i64> {
+    let BuildSource::Context(source) = &request.source;
+    let time = |(name, context): (&String, &NamedContextSource)| match context {
+        NamedContextSource::Files { made_at, .. } => Some((context_name(name), (*made_at)?)),
+        NamedContextSource::Image { .. } => None,
+    };
+    let main = source.made_at.map(|time| ("context".to_owned(), time));
+    request.contexts.iter().filter_map(time).chain(main).collect()
 }
 
 /// The ignore file; one that cannot be read was refused by the client.
@@ -60,6 +73,8 @@ pub(super) struct Settings {
     contexts: BTreeMap<String, Digest>,
     /// Names of the secrets that came with the build.
     secrets: BTreeSet<String>,
+    /// Names of the agents that the client answers for.
+    agents: BTreeSet<String>,
     no_cache: bool,
     no_cache_stages: BTreeSet<String>,
 }
@@ -67,13 +82,14 @@ pub(super) struct Settings {
 impl Settings {
     pub(super) fn of(request: &BuildRequest) -> Self {
         let files = |(name, source): (&String, &NamedContextSource)| match source {
-            NamedContextSource::Files { manifest } => Some((context_name(name), *manifest)),
+            NamedContextSource::Files { manifest, .. } => Some((context_name(name), *manifest)),
             NamedContextSource::Image { .. } => None,
         };
         let lower = |name: &String| name.to_ascii_lowercase();
         Self {
             contexts: request.contexts.iter().filter_map(files).collect(),
             secrets: request.secrets.keys().cloned().collect(),
+            agents: request.agents.clone(),
             no_cache: request.no_cache,
             no_cache_stages: request.no_cache_stages.iter().map(lower).collect(),
         }
@@ -103,14 +119,24 @@ impl Settings {
         read.collect()
     }
 
-    /// The secrets that the stage's commands may see and that are there.
+    /// The secrets that the stage's commands may see, or that its sources elsewhere want, and that
+    /// are there.
     pub(super) fn secrets_of(&self, stage: &PlannedStage) -> Vec<String> {
-        let named: BTreeSet<&String> =
-            stage.steps.iter().flat_map(secrets).map(|(id, _)| id).collect();
-        named.into_iter().filter(|id| self.secrets.contains(*id)).cloned().collect()
+        let mounted = stage.steps.iter().flat_map(secrets).map(|(id, _)| id.clone());
+        let shown = stage.steps.iter().flat_map(remotes).flat_map(credentials);
+        let named: BTreeSet<String> = mounted.chain(shown).collect();
+        named.into_iter().filter(|id| self.secrets.contains(id)).collect()
     }
 
-    /// Commands that will run and cannot, for want of a secret or an agent.
+    /// The agents that the stage's steps may use and that are there.
+    pub(super) fn agents_of(&self, stage: &PlannedStage) -> Vec<String> {
+        let named: BTreeSet<&str> =
+            stage.steps.iter().flat_map(agents).map(|agent| agent.id).collect();
+        let there = named.into_iter().filter(|id| self.agents.contains(*id));
+        there.map(str::to_owned).collect()
+    }
+
+    /// Steps that will run and cannot, for want of a secret or an agent.
     pub(super) fn missing(
         &self,
         file: &Dockerfile,
@@ -131,11 +157,10 @@ impl Settings {
                     let failure = Failure::new(FailureClass::User, "secret-missing", message);
                     failures.push(file.place(failure.with_hint(hint), step.lines, Some(id)));
                 }
-                if wants_agent(step) {
-                    let message = "the SSH agent that the command requires is not there";
-                    let failure = Failure::new(FailureClass::User, "agent-missing", message)
-                        .with_hint("forwarding of SSH agents is not built yet");
-                    failures.push(file.place(failure, step.lines, Some("type=ssh")));
+                let is_missing =
+                    |agent: &Agent<'_>| agent.required && !self.agents.contains(agent.id);
+                for agent in agents(step).into_iter().filter(is_missing) {
+                    failures.push(file.place(no_agent(agent.id), step.lines, agent.because));
                 }
             }
         }
@@ -150,6 +175,21 @@ fn mounts(step: &Step) -> &[Mount] {
     }
 }
 
+fn remotes(step: &Step) -> &[Remote] {
+    match &step.op {
+        Op::Copy(copy) => &copy.remotes,
+        Op::Run(_) | Op::Workdir(_) => &[],
+    }
+}
+
+/// The secrets that may be shown to the server of a source.
+fn credentials(remote: &Remote) -> Vec<String> {
+    match remote {
+        Remote::Http { url, .. } => Credentials::names_for_file(url),
+        Remote::Git { url, .. } => Credentials::names_for_repository(url),
+    }
+}
+
 /// The secrets that a step names, and whether it cannot do without.
 fn secrets(step: &Step) -> Vec<(&String, bool)> {
     let named = mounts(step).iter().filter_map(|mount| match mount {
@@ -159,6 +199,45 @@ fn secrets(step: &Step) -> Vec<(&String, bool)> {
     named.collect()
 }
 
-fn wants_agent(step: &Step) -> bool {
-    mounts(step).iter().any(|mount| matches!(mount, Mount::Ssh { required: true, .. }))
+/// An agent that a step names.
+struct Agent<'a> {
+    id: &'a str,
+    /// Whether it cannot do without.
+    required: bool,
+    /// The word of the line that asks for it.
+    because: Option<&'a str>,
+}
+
+fn agents(step: &Step) -> Vec<Agent<'_>> {
+    let mounted = mounts(step).iter().filter_map(|mount| match mount {
+        Mount::Ssh { id, required, .. } => {
+            Some(Agent { id, required: *required, because: Some("type=ssh") })
+        }
+        _ => None,
+    });
+    let remotes: &[Remote] = match &step.op {
+        Op::Copy(copy) => &copy.remotes,
+        Op::Run(_) | Op::Workdir(_) => &[],
+    };
+    let fetched = remotes.iter().filter(|remote| remote.wants_agent()).map(|remote| Agent {
+        id: DEFAULT_AGENT,
+        required: true,
+        because: match remote {
+            Remote::Git { url, .. } => Some(url),
+            Remote::Http { .. } => None,
+        },
+    });
+    mounted.chain(fetched).collect()
+}
+
+/// The failure of whatever needs an agent that did not come with the build.
+pub(super) fn no_agent(id: &str) -> Failure {
+    let (message, hint) = if id == DEFAULT_AGENT {
+        let message = "no SSH agent was given: it is used here".to_owned();
+        (message, "give yours with --ssh default".to_owned())
+    } else {
+        let message = format!("no SSH agent {id:?} was given: it is used here");
+        (message, format!("give it with --ssh {id}=SOCKET or --ssh {id}=KEYFILE"))
+    };
+    Failure::new(FailureClass::User, "agent-missing", message).with_hint(hint)
 }

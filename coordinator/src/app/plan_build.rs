@@ -10,13 +10,10 @@ use base64::prelude::BASE64_STANDARD;
 use blobstore::manifest::{self, MAX_STORED_BYTES};
 use blobstore::names;
 use common::outcome::Failure;
-use common::plan::Plan;
+use common::plan::{DEFAULT_AGENT, Plan};
 use common::tree::Manifest;
 use common::{BuildId, Digest, FailureClass, Platform, ProjectName};
-use dockerfile::{
-    Dockerfile, ImageFacts, NamedContext, Options, Planned, RemoteKind, RemoteNeed, context_name,
-};
-use fetch::FetchError;
+use dockerfile::{Dockerfile, ImageFacts, NamedContext, Options, Planned, context_name};
 use logbus::Message;
 use oci::Reference;
 use store::{ClaimedBuild, NewPlan, ObjectKey, ObjectRow};
@@ -27,6 +24,7 @@ use super::decide::{Decided, Decision, decide};
 use super::new_plan::{Outputs, first_command, new_plan};
 use super::options::{Settings, options, platforms};
 use super::refresh::without_stages;
+use super::remotes::Servers;
 use super::{App, AppError};
 
 /// How long an answer of a registry about a tag is good.
@@ -99,7 +97,7 @@ impl App {
     async fn plan(&self, build: &ClaimedBuild, planner: Uuid) {
         // Registries may be slow: the lease is kept meanwhile, and a cancelled build is let go.
         let made = tokio::select! {
-            made = self.make_plan(build) => made,
+            made = self.make_plan(build, planner) => made,
             () = self.keep_planning(build.id, planner) => {
                 tracing::info!(build.id = %build.id, "planning is over: the build has another state");
                 return;
@@ -140,10 +138,13 @@ impl App {
         }
     }
 
-    async fn make_plan(&self, build: &ClaimedBuild) -> Result<NewPlan, PlanError> {
+    async fn make_plan(&self, build: &ClaimedBuild, planner: Uuid) -> Result<NewPlan, PlanError> {
         let request: BuildRequest = serde_json::from_value(build.request.clone())?;
+        let fetcher = self.fetcher_of(build.id, &request).await?;
+        let has_agent = request.agents.contains(DEFAULT_AGENT);
+        let agent = has_agent.then(|| self.planner_agent(build.id, planner));
         let Prepared { plan, epoch, warnings, decided } =
-            self.prepare(&request, Packs::Needed).await?;
+            self.prepare(&request, &Servers { fetcher, agent }, Packs::Needed).await?;
         let outputs = Outputs::of(&request, epoch);
         let BuildSource::Context(source) = &request.source;
         let mut stored = new_plan(&plan, &decided, &Settings::of(&request), outputs)?;
@@ -152,10 +153,12 @@ impl App {
         Ok(stored)
     }
 
-    /// Plans a request and looks everything up in the cache.
+    /// Plans a request and looks everything up in the cache. Repositories over ssh are asked after
+    /// with the agent.
     pub(super) async fn prepare(
         &self,
         request: &BuildRequest,
+        servers: &Servers,
         packs: Packs,
     ) -> Result<Prepared, PlanError> {
         let BuildSource::Context(source) = &request.source;
@@ -168,7 +171,7 @@ impl App {
         let mut plans = Vec::new();
         for options in self.options(request, packs).await? {
             let images = self.images(&file, &options, request.pull).await?;
-            plans.push(self.plan_file(&file, options, &images, context.as_ref()).await?);
+            plans.push(servers.plan_file(&file, options, &images, context.as_ref()).await?);
         }
         let planned = dockerfile::merge(plans);
         if let Some(violation) = planned.violation {
@@ -185,41 +188,6 @@ impl App {
         let warnings = planned.warnings.iter().cloned().chain(found).collect();
         let Planned { plan, epoch, .. } = planned;
         Ok(Prepared { plan, epoch, warnings, decided })
-    }
-
-    /// Plans for one platform, and asks servers meanwhile what they say of the files that ADD names.
-    async fn plan_file(
-        &self,
-        file: &Dockerfile,
-        mut options: Options,
-        images: &ImageFacts,
-        context: Option<&Manifest>,
-    ) -> Result<Planned, PlanError> {
-        loop {
-            let planned = file.plan(&options, images, context).map_err(join)?;
-            if planned.remotes.is_empty() {
-                return Ok(planned);
-            }
-            for need in planned.remotes {
-                let answer = self.ask_remote(&need).await.map_err(|error| {
-                    PlanError::from(file.place(error.failure(), need.lines, Some(&need.url)))
-                })?;
-                options.remotes.insert((need.kind, need.url), answer);
-            }
-        }
-    }
-
-    async fn ask_remote(&self, need: &RemoteNeed) -> Result<String, FetchError> {
-        match &need.kind {
-            RemoteKind::Repository(reference) => {
-                self.fetcher.commit_of(&need.url, reference.as_deref()).await
-            }
-            RemoteKind::File => {
-                let validator = self.fetcher.validator(&need.url).await?;
-                // Of what nothing is said nothing is known: it counts as new in every build.
-                Ok(validator.unwrap_or_else(|| format!("fetch {}", Uuid::new_v4())))
-            }
-        }
     }
 
     /// Commands run where a worker of their platform is, or has been.
@@ -273,7 +241,7 @@ impl App {
         for (name, source) in &request.contexts {
             let context = match source {
                 NamedContextSource::Image { reference } => NamedContext::Image(reference.clone()),
-                NamedContextSource::Files { manifest } => {
+                NamedContextSource::Files { manifest, .. } => {
                     let manifest = self.context(&request.project, manifest, packs).await?;
                     NamedContext::Local(Arc::new(manifest))
                 }

@@ -5,6 +5,7 @@ use common::plan::{Base, Plan, PlannedStage, Step};
 
 use super::decide::Decision;
 use super::plan_build::{Packs, PlanError, Prepared};
+use super::remotes::Servers;
 use super::submit_build::check;
 use super::{App, AppError};
 
@@ -13,7 +14,8 @@ impl App {
     /// answer, not an error.
     pub(crate) async fn show_plan(&self, request: &BuildRequest) -> Result<PlanView, AppError> {
         check(request)?;
-        match self.prepare(request, Packs::NotNeeded).await {
+        let fetcher = self.fetcher_with(request.secrets.iter());
+        match self.prepare(request, &Servers { fetcher, agent: None }, Packs::NotNeeded).await {
             Ok(prepared) => Ok(view(prepared)),
             Err(PlanError::Failed(failure)) => {
                 Ok(PlanView { failure: Some(*failure), ..PlanView::default() })

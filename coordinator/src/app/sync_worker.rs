@@ -187,6 +187,7 @@ impl App {
         Ok(Some(Job::Stage(Box::new(StageJob {
             contexts: document.contexts,
             secrets,
+            agents: document.agents,
             fresh_caches: document.fresh_caches,
             stage: document.stage,
             stage_ids: document.stage_ids,
@@ -200,7 +201,7 @@ impl App {
     }
 
     /// Opens the secrets that a stage may see. One that cannot be opened is as good as absent.
-    async fn secrets(
+    pub(super) async fn secrets(
         &self,
         build: BuildId,
         names: &[String],

@@ -30,6 +30,7 @@ pub use crate::checks::{Finding, Rule};
 pub use crate::describe::{Outline, OutlineArg, OutlineMount, Target};
 pub use crate::merge::merge;
 pub use crate::plan::context_name;
+pub use crate::repository::{Address, Repository};
 use crate::stages::Stage;
 
 /// What a build asks of a Dockerfile.
@@ -47,6 +48,9 @@ pub struct Options {
     pub build_platform: Platform,
     /// `--build-context`, by [`context_name`].
     pub contexts: BTreeMap<String, NamedContext>,
+    /// When the named contexts were made, by their names, and as `context` the main one, in seconds
+    /// since 1970: what `SOURCE_DATE_EPOCH` can name.
+    pub context_times: BTreeMap<String, i64>,
     /// What a RUN reaches that does not say.
     pub network: Network,
     /// The surroundings of every RUN.
@@ -76,6 +80,7 @@ impl Options {
             build_platform: platform.clone(),
             platform,
             contexts: BTreeMap::new(),
+            context_times: BTreeMap::new(),
             network: Network::Default,
             run: RunOptions::default(),
             remotes: BTreeMap::new(),
@@ -115,6 +120,11 @@ pub enum RemoteKind {
     File,
     /// A repository: asked for is the commit that this branch or tag is at, or the default branch.
     Repository(Option<String>),
+    /// A file: asked for is when it was changed, in seconds since 1970; an empty answer where nobody
+    /// knows.
+    FileTime,
+    /// A repository: asked for is when the commit was made that this branch or tag is at.
+    CommitTime(Option<String>),
 }
 
 /// Answers to [`RemoteNeed`]s, by kind and URL.

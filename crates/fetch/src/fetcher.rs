@@ -9,7 +9,7 @@ use common::Digest;
 use common::digest::Hasher;
 use futures_util::StreamExt as _;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{ETAG, LAST_MODIFIED};
+use reqwest::header::{AUTHORIZATION, ETAG, HeaderValue, LAST_MODIFIED};
 use reqwest::redirect::Policy;
 use reqwest::{Method, Response, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,7 @@ use tokio::io::AsyncWriteExt as _;
 use url::{Host, Url};
 
 use crate::address::is_public;
+use crate::credentials::Credentials;
 use crate::error::FetchError;
 
 /// Attempts of one request.
@@ -49,6 +50,10 @@ impl Default for FetchConfig {
 pub struct Fetcher {
     http: reqwest::Client,
     pub(crate) config: FetchConfig,
+    pub(crate) credentials: Credentials,
+    /// Whether repositories may be fetched over ssh, with the agent and the keys of whoever runs
+    /// this program.
+    pub(crate) uses_own_ssh: bool,
 }
 
 /// A file that has arrived.
@@ -112,22 +117,45 @@ impl Fetcher {
             builder = builder.dns_resolver(Arc::new(PublicOnly)).no_proxy();
         }
         let http = builder.build().map_err(|error| FetchError::Client(error.to_string()))?;
-        Ok(Self { http, config })
+        Ok(Self { http, config, credentials: Credentials::default(), uses_own_ssh: false })
+    }
+
+    /// A client for what the user of this program names: it goes wherever he may.
+    pub fn of_user() -> Result<Self, FetchError> {
+        let config = FetchConfig { allow_private_networks: true, ..FetchConfig::default() };
+        Ok(Self { uses_own_ssh: true, ..Self::new(config)? })
+    }
+
+    /// The same with what is to be shown to servers.
+    #[must_use]
+    pub fn with_credentials(&self, credentials: Credentials) -> Self {
+        Self { credentials, ..self.clone() }
+    }
+
+    /// The same for files of at most so many bytes.
+    pub(crate) fn limited_to(&self, max_bytes: u64) -> Self {
+        let max_bytes = self.config.max_bytes.min(max_bytes);
+        Self { config: FetchConfig { max_bytes, ..self.config }, ..self.clone() }
     }
 
     /// What changes when the file behind an address does, as far as the server tells: its entity tag
     /// or its time. Nothing when it tells neither.
     pub async fn validator(&self, url: &str) -> Result<Option<String>, FetchError> {
-        let response = match self.send(Method::HEAD, url).await {
-            // Not everybody knows HEAD; the body of the other answer is not read.
-            Err(FetchError::Status { status: 403 | 404 | 405 | 501, .. }) => {
-                self.send(Method::GET, url).await?
-            }
-            other => other?,
-        };
+        let response = self.head(url).await?;
         let header = |name| response.headers().get(name)?.to_str().ok().map(str::to_owned);
         let tag = header(ETAG).map(|tag| format!("etag {tag}"));
         Ok(tag.or_else(|| header(LAST_MODIFIED).map(|time| format!("modified {time}"))))
+    }
+
+    /// The answer without its body.
+    pub(crate) async fn head(&self, url: &str) -> Result<Response, FetchError> {
+        match self.send(Method::HEAD, url).await {
+            // Not everybody knows HEAD; the body of the other answer is not read.
+            Err(FetchError::Status { status: 403 | 404 | 405 | 501, .. }) => {
+                self.send(Method::GET, url).await
+            }
+            other => other,
+        }
     }
 
     /// Downloads into a new file.
@@ -151,10 +179,7 @@ impl Fetcher {
         if response.content_length().is_some_and(|length| length > limit) {
             return Err(too_long());
         }
-        let modified = response.headers().get(LAST_MODIFIED).and_then(|value| {
-            let time = httpdate::parse_http_date(value.to_str().ok()?).ok()?;
-            i64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_secs()).ok()
-        });
+        let modified = modified(&response);
         let mut file = tokio::fs::File::create(path).await?;
         let (mut hasher, mut size_bytes) = (Hasher::new(), 0);
         let mut body = response.bytes_stream();
@@ -196,13 +221,28 @@ impl Fetcher {
         if !self.config.allow_private_networks && names_private(&parsed) {
             return Err(FetchError::Private(url.to_owned()));
         }
-        let response = self.http.request(method, parsed).send().await;
+        let mut request = self.http.request(method, parsed);
+        if let Some(header) = self.credentials.for_file(url) {
+            // Left out when a redirect leads to another server.
+            let value = HeaderValue::from_str(&header);
+            let mut value = value.map_err(|error| bad(&error.to_string()))?;
+            value.set_sensitive(true);
+            request = request.header(AUTHORIZATION, value);
+        }
+        let response = request.send().await;
         let response = response.map_err(|error| failed(url, &error))?;
         match response.status() {
             StatusCode::OK => Ok(response),
             status => Err(FetchError::Status { url: url.to_owned(), status: status.as_u16() }),
         }
     }
+}
+
+/// When the server says that a file was changed, in seconds since 1970.
+pub(crate) fn modified(response: &Response) -> Option<i64> {
+    let value = response.headers().get(LAST_MODIFIED)?;
+    let time = httpdate::parse_http_date(value.to_str().ok()?).ok()?;
+    i64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_secs()).ok()
 }
 
 /// Whether the host of an address is a number in a private network: no name is resolved for it.
@@ -238,6 +278,41 @@ mod tests {
     use axum::http::header::LOCATION;
     use axum::response::IntoResponse as _;
     use axum::routing::get;
+
+    /// Says what it was shown, or sends elsewhere.
+    async fn mirror(elsewhere: Option<String>) -> String {
+        let shown = |headers: axum::http::HeaderMap| async move {
+            let value = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+            value.unwrap_or("nothing").to_owned()
+        };
+        let leave = move || {
+            let there = elsewhere.clone().unwrap_or_default();
+            async move { (StatusCode::FOUND, [(LOCATION, there)]).into_response() }
+        };
+        let router = Router::new().route("/shown", get(shown)).route("/leave", get(leave));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        format!("http://{address}")
+    }
+
+    #[tokio::test]
+    async fn what_is_for_one_server_is_shown_to_no_other() {
+        let other = mirror(None).await;
+        let (shown, directory) = (format!("{other}/shown"), tempfile::tempdir().unwrap());
+        let server = mirror(Some(shown)).await;
+        let host = server.trim_start_matches("http://");
+        let secrets = [(format!("HTTP_AUTH_TOKEN_{host}"), b"tok".to_vec())];
+        let credentials = Credentials::from_secrets(secrets);
+        let fetcher = Fetcher::of_user().unwrap().with_credentials(credentials);
+        let path = directory.path().join("file");
+        for (path_of_url, expected) in [("shown", "Bearer tok"), ("leave", "nothing")] {
+            fetcher.download(&format!("{server}/{path_of_url}"), &path).await.unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), expected, "{path_of_url}");
+        }
+        fetcher.download(&format!("{other}/shown"), &path).await.unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "nothing");
+    }
 
     async fn server() -> String {
         let redirect = || async { (StatusCode::FOUND, [(LOCATION, "/file")]).into_response() };

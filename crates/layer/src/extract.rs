@@ -25,8 +25,6 @@ use crate::header::HeaderNumbers;
 use crate::namespace::{in_user_namespace, opaque_xattr};
 use crate::{CAPABILITY_XATTR, OPAQUE_NAME, WHITEOUT_PREFIX, sparse};
 
-/// Bytes that are written at once.
-const COPY_BYTES: usize = 128 << 10;
 /// Most entries of a layer.
 const MAX_ENTRIES: u64 = 5_000_000;
 /// Most bytes of an unpacked layer.
@@ -90,7 +88,7 @@ pub fn extract(reader: impl Read, destination: &Path) -> Result<Extracted, Extra
     let mut extraction = Extraction {
         root,
         last: None,
-        buffer: vec![0; COPY_BYTES],
+        buffer: Vec::new(),
         directories: BTreeMap::new(),
         content_bytes: 0,
         entries: 0,
@@ -298,8 +296,8 @@ impl Extraction {
                     created => created?,
                 };
                 self.look_at_disk(entry.size())?;
-                let Self { root, buffer, .. } = self;
-                sparse::write_stream(entry, &file, buffer, |so_far| {
+                let root = &self.root;
+                sparse::write_stream(entry, &file, &mut self.buffer, |so_far| {
                     if so_far.is_multiple_of(FREE_CHECK_BYTES) { check_free(root) } else { Ok(()) }
                 })?;
                 facts.apply(&file.into())?;
@@ -345,16 +343,6 @@ impl Extraction {
         Ok(())
     }
 
-    /// Stops before the disk is full.
-    fn look_at_disk(&mut self, more: u64) -> io::Result<()> {
-        self.unchecked_bytes = self.unchecked_bytes.saturating_add(more);
-        if self.unchecked_bytes < FREE_CHECK_BYTES {
-            return Ok(());
-        }
-        self.unchecked_bytes = 0;
-        check_free(&self.root)
-    }
-
     /// The directory of an entry; the last one is kept open.
     fn parent(&mut self, parts: &[Vec<u8>]) -> io::Result<Rc<OwnedFd>> {
         if let Some((last, fd)) = &self.last
@@ -381,6 +369,16 @@ impl Extraction {
                 Ok(unlinkat(parent, os(name), flags)?)
             }
         }
+    }
+
+    /// Stops before the disk is full.
+    fn look_at_disk(&mut self, more: u64) -> io::Result<()> {
+        self.unchecked_bytes = self.unchecked_bytes.saturating_add(more);
+        if self.unchecked_bytes < FREE_CHECK_BYTES {
+            return Ok(());
+        }
+        self.unchecked_bytes = 0;
+        check_free(&self.root)
     }
 
     /// Opens a directory of the layer, making what is missing, never through a link.

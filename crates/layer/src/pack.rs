@@ -56,6 +56,14 @@ pub enum PackError {
     },
 }
 
+impl PackError {
+    /// Whether there is no space for the layer.
+    pub fn is_disk_full(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
+    }
+}
+
 /// Writes the changes in `upper` as a blob to the new file `out`.
 ///
 /// `lowers` are the layers below, lowest first: directories that overlayfs merely copied up, with
@@ -130,15 +138,15 @@ fn collect(
     Ok(any)
 }
 
-fn is_reserved(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.as_bytes().starts_with(WHITEOUT_PREFIX.as_bytes()))
-}
-
 /// Whether a directory hides what the layers below have in its place. The kernel marks directories
 /// that hide nothing too.
 fn hides(upper: &Path, path: &Path, lowers: &[PathBuf]) -> io::Result<bool> {
     let is_below = || lowers.iter().any(|lower| fs::symlink_metadata(lower.join(path)).is_ok());
     Ok(is_opaque(&upper.join(path))? && is_below())
+}
+
+fn is_reserved(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_bytes().starts_with(WHITEOUT_PREFIX.as_bytes()))
 }
 
 fn is_opaque(path: &Path) -> io::Result<bool> {

@@ -6,21 +6,25 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 
 use rustix::fs::{SeekFrom, seek};
 
-/// Copies a stream into a new, empty file, leaving holes for long stretches of zeros, as many bytes
-/// at once as `buffer` has. Returns its length. `check` is called with the bytes so far each time.
+/// Bytes that are looked at once.
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// Copies a stream into a new, empty file, leaving holes for long stretches of zeros. Returns its
+/// length. `buffer` is empty at first and can be used again; `check` is called with the bytes so
+/// far, now and then.
 pub fn write_stream(
     reader: &mut impl Read,
     file: &File,
-    buffer: &mut [u8],
+    buffer: &mut Vec<u8>,
     mut check: impl FnMut(u64) -> io::Result<()>,
 ) -> io::Result<u64> {
-    let (mut length, mut written) = (0, 0);
+    buffer.resize(BUFFER_BYTES, 0);
+    let (mut length, mut end) = (0, 0);
     loop {
         let count = fill(reader, buffer)?;
         for (at, run) in common::holes::runs(&buffer[..count]) {
-            let at = length + at as u64;
-            file.write_all_at(run, at)?;
-            written = at + run.len() as u64;
+            file.write_all_at(run, length + at as u64)?;
+            end = length + (at + run.len()) as u64;
         }
         length += count as u64;
         if count < buffer.len() {
@@ -28,8 +32,7 @@ pub fn write_stream(
         }
         check(length)?;
     }
-    // A hole at the end.
-    if written < length {
+    if end < length {
         file.set_len(length)?;
     }
     Ok(length)
@@ -118,7 +121,7 @@ mod tests {
         let file = make("stream");
         let zeros = io::repeat(0).take(3 << 20).chain(b"end".as_slice());
         assert_eq!(
-            write_stream(&mut { zeros }, &file, &mut vec![0; 64 << 10], |_| Ok(())).unwrap(),
+            write_stream(&mut { zeros }, &file, &mut Vec::new(), |_| Ok(())).unwrap(),
             (3 << 20) + 3
         );
         assert!(file.metadata().unwrap().blocks() <= 64);

@@ -14,7 +14,10 @@ pub(crate) struct Case {
     pub(crate) rules: &'static str,
     pub(crate) dockerfile: String,
     /// Flags of the command line, the same for both; `{context}` is the context's directory.
+    /// Words in braces stand for places as in the Dockerfile.
     pub(crate) arguments: Vec<String>,
+    /// The main context, where it is elsewhere.
+    pub(crate) context: Option<&'static str>,
     /// More files of the context, and changes to it: a shell script.
     pub(crate) prepare: &'static str,
     /// And what a script cannot do.
@@ -46,6 +49,7 @@ pub(crate) fn case(name: &'static str, rules: &'static str, dockerfile: &str) ->
         rules,
         dockerfile: dockerfile.to_owned(),
         arguments: Vec::new(),
+        context: None,
         prepare: "",
         finish: None,
         expected: Expected::Image,
@@ -58,6 +62,11 @@ pub(crate) fn case(name: &'static str, rules: &'static str, dockerfile: &str) ->
 impl Case {
     pub(crate) fn args(mut self, arguments: &[&str]) -> Self {
         self.arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        self
+    }
+
+    pub(crate) fn context(mut self, address: &'static str) -> Self {
+        self.context = Some(address);
         self
     }
 

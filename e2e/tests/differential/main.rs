@@ -80,15 +80,25 @@ fn served() -> anyhow::Result<WebFiles> {
     header.set_mode(0o644);
     header.set_mtime(1_000_000_000);
     archive.append_data(&mut header, "in/archive", &b"x\n"[..])?;
+    let mut context = tar::Builder::new(Vec::new());
+    for (name, content) in [("Dockerfile", "FROM scratch\nCOPY . /d/\n"), (".dockerignore", "*")] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        context.append_data(&mut header, name, content.as_bytes())?;
+    }
     let modified = Some("Sun, 09 Sep 2001 01:46:40 GMT".to_owned());
     for (path, content) in [
         ("/text.txt", b"served\n".to_vec()),
         ("/a%20b.txt", b"blank\n".to_vec()),
         ("/", b"root\n".to_vec()),
         ("/t.tar", archive.into_inner()?),
+        ("/context.tar", context.into_inner()?),
+        ("/Dockerfile", b"FROM alpine\nRUN echo x > /x\n".to_vec()),
     ] {
         let tag = Some(format!("\"{path}\""));
-        server.put(path, WebFile { content, tag, modified: modified.clone() });
+        let modified = modified.clone();
+        server.put(path, WebFile { content, tag, modified, ..WebFile::default() });
     }
     Ok(server)
 }
@@ -106,9 +116,12 @@ fn run(
     case.write(&context, places)?;
     let (ours, theirs) = (directory.path().join("ours"), directory.path().join("theirs"));
     let here = context.display().to_string();
-    let place = |argument: &String| argument.replace("{context}", &here);
-    let mut arguments: Vec<String> = case.arguments.iter().map(place).collect();
-    arguments.push(here);
+    let place = |argument: &str| {
+        let text = argument.replace("{context}", &here);
+        places.iter().fold(text, |text, (word, place)| text.replace(word, place))
+    };
+    let mut arguments: Vec<String> = case.arguments.iter().map(|text| place(text)).collect();
+    arguments.push(place(case.context.unwrap_or("{context}")));
     let their_result = match case.alone {
         None => Some(engine.build(case.name, &arguments, &theirs)?),
         Some(_) => None,

@@ -18,6 +18,7 @@ use registry::{PushBlob, PushImage};
 use super::failure::JobError;
 use super::job::Account;
 use super::stage::millis;
+use crate::content::Pin;
 use crate::dispatch::{Held, Worker};
 use crate::logs::LogWriter;
 use crate::rootfs::mount_readonly;
@@ -201,8 +202,8 @@ async fn archive(
     let (digest, size_bytes) = tokio::task::spawn_blocking(move || {
         let file = std::io::BufWriter::new(std::fs::File::create(&out)?);
         let open = |layer: &Layer| -> std::io::Result<Box<dyn std::io::Read>> {
-            let path = blobs.get(&layer.blob).ok_or(std::io::ErrorKind::NotFound)?;
-            Ok(Box::new(std::fs::File::open(path)?))
+            let pin: &Pin = blobs.get(&layer.blob).ok_or(std::io::ErrorKind::NotFound)?;
+            Ok(Box::new(std::fs::File::open(pin.path())?))
         };
         oci::archive::write_oci_layout(file, &images, &names, dialect, open)?;
         let mut hasher = Hasher::new();
@@ -219,13 +220,13 @@ async fn root_fs(
     held: &Held,
     layers: &[Layer],
 ) -> Result<Uploaded, JobError> {
-    let lowers = ensure_layers(worker, held.lease, layers).await?;
+    let chain = ensure_layers(worker, held.lease, layers).await?;
     let scratch = worker.content.scratch()?;
     let (path, root) = (scratch.path().join("rootfs.tar"), scratch.path().join("root"));
     std::fs::create_dir(&root)?;
     let out = path.clone();
     let packed = tokio::task::spawn_blocking(move || {
-        let _mount = match lowers.as_slice() {
+        let _mount = match chain.lowers.as_slice() {
             [] => None,
             lowers => Some(mount_readonly(lowers, &root)?),
         };

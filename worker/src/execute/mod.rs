@@ -1,5 +1,6 @@
 //! Running what was assigned: stages step by step, exports.
 
+mod agent;
 pub mod copy;
 mod export;
 mod failure;

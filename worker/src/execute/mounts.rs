@@ -3,10 +3,12 @@
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
+use ::agent::AgentSocket;
 use api::public::v1::TimingView;
 use common::plan::{CopyFrom, CopyOp, Mount, MountOwner, RunOp, Sharing};
 use common::{Digest, Failure, FailureClass};
 
+use super::agent;
 use super::copy::{CopyInputs, Root, copy, open_directory};
 use super::failure::JobError;
 use super::sources::{self, Source};
@@ -24,12 +26,13 @@ pub(super) struct Prepared {
     overlays: Vec<rootfs::Mount>,
     sources: Vec<Source>,
     caches: Vec<Cache>,
+    agents: Vec<AgentSocket>,
 }
 
 /// Prepares below `directory`, which is empty. May wait, for another stage's files or for a cache.
 pub(super) async fn prepare(
     run: &mut StageRun<'_>,
-    op: &RunOp,
+    (op, step): (&RunOp, u32),
     directory: &Path,
     timing: &mut TimingView,
 ) -> Result<Prepared, JobError> {
@@ -63,14 +66,7 @@ pub(super) async fn prepare(
                 prepared.mounts.push(ContainerMount { target: target.clone(), source });
             }
             Mount::Secret { .. } => prepared.secret(run, mount, &place)?,
-            Mount::Ssh { id, required: true, .. } => {
-                let message = format!("the SSH agent {id:?} is not forwarded");
-                let hint = "slipway build --ssh is not supported yet";
-                return Err(Failure::new(FailureClass::User, "no-ssh-agent", message)
-                    .with_hint(hint)
-                    .into());
-            }
-            Mount::Ssh { required: false, .. } => {}
+            Mount::Ssh { .. } => prepared.agent(run, mount, step, &place)?,
         }
     }
     Ok(prepared)
@@ -214,6 +210,37 @@ impl Prepared {
     }
 }
 
+impl Prepared {
+    /// A socket of the container's alone. An agent that is not there, and need not be, has none; the
+    /// variable that names it is set all the same, as in BuildKit.
+    fn agent(
+        &mut self,
+        run: &StageRun<'_>,
+        mount: &Mount,
+        step: u32,
+        place: &Path,
+    ) -> Result<(), JobError> {
+        let Mount::Ssh { id, target, required, owner } = mount else { return Ok(()) };
+        if !run.job.agents.contains(id) {
+            if !required {
+                return Ok(());
+            }
+            let message = format!("the SSH agent {id:?} is not there");
+            let hint = format!("give it with --ssh {id}=SOCKET or --ssh {id}=KEYFILE");
+            return Err(Failure::new(FailureClass::User, "agent-missing", message)
+                .with_hint(hint)
+                .into());
+        }
+        let path = place.join("agent");
+        let socket = agent::listen(run, id, step, &path)?;
+        give(&path, *owner)?;
+        self.agents.push(socket);
+        let source = MountSource::File { path, read_only: true };
+        self.mounts.push(ContainerMount { target: target.clone(), source });
+        Ok(())
+    }
+}
+
 fn give(path: &Path, owner: MountOwner) -> std::io::Result<()> {
     chown(path, Some(owner.uid), Some(owner.gid))?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(owner.mode))
@@ -274,7 +301,8 @@ async fn fill_cache(
     if !cache.is_new() {
         return Ok(());
     }
-    let first = run.worker.content.scratch()?.keep();
+    let scratch = run.worker.content.scratch()?;
+    let first = scratch.path().to_owned();
     if let Some(from) = from {
         let tree = tree(run, from, source, place, timing).await?;
         let op = CopyOp::new(from.clone(), vec!["/".to_owned()], "/");

@@ -16,31 +16,37 @@ const WAITING: usize = 256;
 
 /// Sends the reports of one stage.
 pub(super) struct Reports {
-    sender: mpsc::Sender<StepReport>,
-    sending: JoinHandle<Result<(), JobError>>,
+    sender: Option<mpsc::Sender<StepReport>>,
+    sending: Option<JoinHandle<Result<(), JobError>>>,
 }
 
 impl Reports {
     pub(super) fn start(worker: &Arc<Worker>, held: &Arc<Held>) -> Self {
         let (sender, receiver) = mpsc::channel(WAITING);
         let sending = tokio::spawn(send_all(Arc::clone(worker), Arc::clone(held), receiver));
-        Self { sender, sending }
+        Self { sender: Some(sender), sending: Some(sending) }
     }
 
     /// Puts a report behind those that wait. Fails when one of them was refused: then nobody wants
     /// the stage any more.
     pub(super) async fn send(&mut self, report: StepReport) -> Result<(), JobError> {
-        if self.sender.send(report).await.is_ok() {
+        if let Some(sender) = &self.sender
+            && sender.send(report).await.is_ok()
+        {
             return Ok(());
         }
-        (&mut self.sending).await??;
+        self.flush().await?;
         Err(JobError::Stopped)
     }
 
-    /// Waits until all have arrived.
-    pub(super) async fn finish(self) -> Result<(), JobError> {
-        drop(self.sender);
-        self.sending.await?
+    /// Waits until all have arrived. It is the last that is done.
+    pub(super) async fn flush(&mut self) -> Result<(), JobError> {
+        // The channel ends with its only sender.
+        self.sender = None;
+        match self.sending.take() {
+            Some(sending) => sending.await?,
+            None => Ok(()),
+        }
     }
 }
 

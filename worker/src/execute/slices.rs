@@ -15,9 +15,10 @@ use common::{Failure, FailureClass, Lease};
 use super::copy::{Root, expand, has_wildcard};
 use super::failure::JobError;
 use super::job::persist;
+use crate::content::ContentStore;
 use crate::dispatch::{Held, Worker};
 use crate::rootfs::mount_readonly;
-use crate::transfer::upload;
+use crate::transfer::{DISK_FULL, upload};
 
 /// A manifest shorter than this rides inside the job message.
 const INLINE_BYTES: usize = 64 << 10;
@@ -36,12 +37,13 @@ pub(super) async fn make(
     for directory in [&root, &packs] {
         std::fs::create_dir(directory)?;
     }
-    let (lowers, wanted) = (lowers.to_vec(), selector.clone());
+    let (lowers, wanted, content) =
+        (lowers.to_vec(), selector.clone(), Arc::clone(&worker.content));
     let scan = tokio::task::spawn_blocking(move || {
         let mount = mount_readonly(&lowers, &root)?;
         let paths = resolve(mount.path(), &wanted)?;
         let scan = scan_paths(mount.path(), &paths, &packs);
-        scan.map_err(|error| JobError::from(scan_failure(&error)))
+        scan.map_err(|error| JobError::from(scan_failure(&content, &error)))
     })
     .await??;
     let manifest_path = scratch.path().join("manifest");
@@ -50,7 +52,8 @@ pub(super) async fn make(
     let mut files: Vec<(ObjectName, PathBuf)> = Vec::new();
     for pack in scan.packs() {
         let (kind, digest, size_bytes) = (ObjectKind::Pack, pack.digest, pack.size_bytes);
-        let path = scan.pack_file(&digest).map_err(|error| scan_failure(&error))?;
+        let path =
+            scan.pack_file(&digest).map_err(|error| scan_failure(&worker.content, &error))?;
         files.push((ObjectName { kind, digest, size_bytes }, path));
     }
     let manifest =
@@ -62,8 +65,9 @@ pub(super) async fn make(
     Ok(sent)
 }
 
-fn scan_failure(error: &ScanError) -> Failure {
-    Failure::new(FailureClass::Infrastructure, "slice-failed", error.to_string())
+fn scan_failure(content: &ContentStore, error: &ScanError) -> Failure {
+    let code = if content.has_no_room() { DISK_FULL } else { "slice-failed" };
+    Failure::new(FailureClass::Infrastructure, code, error.to_string())
 }
 
 fn report(lease: Lease, selector: &SliceSelector, scan: &Scan) -> SliceReport {

@@ -20,13 +20,17 @@ use super::job::Account;
 use super::reports::Reports;
 use super::slices;
 use super::step::run_step;
-use crate::content::ContentStore;
+use crate::content::{Pin, Scratch};
 use crate::dispatch::{Held, Worker};
 use crate::logs::LogWriter;
-use crate::transfer::{ensure_layers, upload};
+use crate::transfer::{DISK_FULL, ensure_layers, upload};
 
 /// How long the end of a failed stage waits for the layers of the steps that went well.
 const KEEP_LIMIT: Duration = Duration::from_secs(20);
+
+/// In the directory of a step: its changes, and the layer that is made of them.
+const UPPER: &str = "upper";
+const BLOB: &str = "blob";
 
 /// A stage that is being run.
 pub(super) struct StageRun<'a> {
@@ -39,6 +43,8 @@ pub(super) struct StageRun<'a> {
     pub(super) permit: Option<OwnedSemaphorePermit>,
     /// The layers below the next step, lowest first.
     pub(super) lowers: Vec<PathBuf>,
+    /// Keep those in the store.
+    pins: Vec<Pin>,
     pending: Vec<Pending>,
     reports: Reports,
 }
@@ -51,7 +57,7 @@ struct Pending {
     blob: PathBuf,
     sending: AbortOnDropHandle<Result<SentLayer, JobError>>,
     /// Holds both until they get their names.
-    _directory: tempfile::TempDir,
+    directory: Arc<Scratch>,
 }
 
 /// A layer that the farm has.
@@ -86,24 +92,16 @@ pub(super) async fn run(
         account,
         permit: None,
         lowers: Vec::new(),
+        pins: Vec::new(),
         pending: Vec::new(),
         reports: Reports::start(worker, held),
     };
-    run.take_slot().await?;
-    run.base().await?;
-    let first = run.job.first_step;
-    let steps: Vec<Step> =
-        run.job.stage.steps.iter().filter(|step| step.number >= first).cloned().collect();
-    for step in &steps {
-        if let Err(error) = run.step(step).await {
-            run.keep_what_is_done().await;
-            return Err(place(error, step));
-        }
+    let outcome = run.all().await;
+    if outcome.is_err() {
+        run.keep_what_is_done().await;
+        worker.content.forget_chain(held.lease.stage);
     }
-    run.slices().await?;
-    let layers = run.layers().await?;
-    run.reports.finish().await?;
-    Ok(StageOutcome::Succeeded { layers, exports: Vec::new() })
+    outcome
 }
 
 fn pack_failure(error: &PackError) -> Failure {
@@ -113,7 +111,8 @@ fn pack_failure(error: &PackError) -> Failure {
                 .with_hint("leave the file out, or give it another name")
         }
         PackError::Io { .. } => {
-            Failure::new(FailureClass::Infrastructure, "pack-failed", error.to_string())
+            let code = if error.is_disk_full() { DISK_FULL } else { "pack-failed" };
+            Failure::new(FailureClass::Infrastructure, code, error.to_string())
         }
     }
 }
@@ -131,6 +130,21 @@ fn place(error: JobError, step: &Step) -> JobError {
 }
 
 impl StageRun<'_> {
+    async fn all(&mut self) -> Result<StageOutcome, JobError> {
+        self.take_slot().await?;
+        self.base().await?;
+        let first = self.job.first_step;
+        let steps: Vec<Step> =
+            self.job.stage.steps.iter().filter(|step| step.number >= first).cloned().collect();
+        for step in &steps {
+            self.step(step).await.map_err(|error| place(error, step))?;
+        }
+        self.slices().await?;
+        let layers = self.layers().await?;
+        self.reports.flush().await?;
+        Ok(StageOutcome::Succeeded { layers, exports: Vec::new() })
+    }
+
     /// Waits for a free slot.
     pub(super) async fn take_slot(&mut self) -> Result<(), JobError> {
         let permits = Arc::clone(&self.worker.permits);
@@ -153,10 +167,11 @@ impl StageRun<'_> {
     async fn base(&mut self) -> Result<(), JobError> {
         let start = Instant::now();
         let fetch = ensure_layers(self.worker, self.held.lease, &self.job.base_layers);
-        self.lowers = tokio::select! {
-            lowers = fetch => lowers?,
+        let chain = tokio::select! {
+            chain = fetch => chain?,
             () = self.held.cancel.cancelled() => return Err(JobError::Stopped),
         };
+        (self.lowers, self.pins) = (chain.lowers, chain.pins);
         self.account.timing.fetch_millis += millis(start);
         Ok(())
     }
@@ -165,8 +180,8 @@ impl StageRun<'_> {
         let mut timing = TimingView::default();
         self.report(step.number, StepState::Running, timing, None).await?;
         self.log.line(step.number, LogStream::System, step.display.clone()).await;
-        let directory = self.worker.content.scratch()?;
-        let upper = directory.path().join("upper");
+        let directory = self.worker.content.shared_scratch()?;
+        let upper = directory.path().join(UPPER);
         let ran = run_step(self, step, directory.path(), &upper, &mut timing).await;
         self.add_timing(timing);
         if let Err(error) = ran {
@@ -178,19 +193,14 @@ impl StageRun<'_> {
         // The next step goes on at once; the layer is made meanwhile.
         // One that stands alone is not compared with what is below it.
         let lowers = if stands_alone(step) { Vec::new() } else { self.lowers.clone() };
-        let blob = directory.path().join("blob");
-        let packing = pack_and_send(
-            Arc::clone(self.worker),
-            self.held.lease,
-            upper.clone(),
-            lowers,
-            blob.clone(),
-        );
+        let blob = directory.path().join(BLOB);
+        let packing =
+            pack_and_send(Arc::clone(self.worker), self.held.lease, Arc::clone(&directory), lowers);
         let sending = AbortOnDropHandle::new(tokio::spawn(packing));
         self.lowers.push(upper.clone());
         let number = step.number;
         self.report(number, StepState::Done, timing, None).await?;
-        self.pending.push(Pending { number, timing, upper, blob, sending, _directory: directory });
+        self.pending.push(Pending { number, timing, upper, blob, sending, directory });
         Ok(())
     }
 
@@ -204,7 +214,8 @@ impl StageRun<'_> {
     /// Makes the slices that others wait for, and frees the slot.
     async fn slices(&mut self) -> Result<(), JobError> {
         let stage = self.held.lease.stage;
-        self.worker.content.remember_chain(stage, self.lowers.clone());
+        let scratch = self.pending.iter().map(|pending| Arc::clone(&pending.directory)).collect();
+        self.worker.content.remember_chain(stage, self.lowers.clone(), scratch);
         let start = Instant::now();
         for selector in self.job.make_slices.clone() {
             let making = slices::make(self.worker, self.held, &self.lowers, &selector);
@@ -224,15 +235,11 @@ impl StageRun<'_> {
     async fn layers(&mut self) -> Result<Vec<Layer>, JobError> {
         let mut layers = self.job.base_layers.clone();
         let mut lowers = self.lowers[..self.job.base_layers.len()].to_vec();
-        for pending in std::mem::take(&mut self.pending) {
+        for mut pending in std::mem::take(&mut self.pending) {
             let sent = tokio::select! {
-                sent = pending.sending => sent?.map_err(|error| {
-                    let mut steps = self.job.stage.steps.iter();
-                    match steps.find(|step| step.number == pending.number) {
-                        Some(step) => place(error, step),
-                        None => error,
-                    }
-                })?,
+                sent = &mut pending.sending => {
+                    sent?.map_err(|error| self.place_step(error, pending.number))?
+                }
                 () = self.held.cancel.cancelled() => return Err(JobError::Stopped),
             };
             let SentLayer { packed, snapshot_millis, upload_millis, sent_bytes } = sent;
@@ -242,22 +249,21 @@ impl StageRun<'_> {
             let made = farm_layer(&packed);
             let timing = TimingView { snapshot_millis, upload_millis, ..pending.timing };
             self.report(pending.number, StepState::Stored, timing, Some(made.clone())).await?;
-            let place = self.name_layer(&pending.upper, &pending.blob, &packed)?;
-            lowers.push(place);
+            lowers.push(self.name_layer(&pending, &packed)?);
             layers.push(made);
         }
-        self.worker.content.remember_chain(self.held.lease.stage, lowers);
+        self.worker.content.remember_chain(self.held.lease.stage, lowers, Vec::new());
         Ok(layers)
     }
 
     /// After a failure: the layers of the steps before it are worth keeping, so that the next build
     /// goes on there.
-    async fn keep_what_is_done(mut self) {
+    async fn keep_what_is_done(&mut self) {
         let keeping = async {
             if !self.held.cancel.is_cancelled() {
                 self.layers().await?;
             }
-            self.reports.finish().await
+            self.reports.flush().await
         };
         if let Ok(Err(JobError::Failed { failure, .. })) =
             tokio::time::timeout(KEEP_LIMIT, keeping).await
@@ -266,17 +272,23 @@ impl StageRun<'_> {
         }
     }
 
-    fn name_layer(
-        &self,
-        upper: &std::path::Path,
-        blob: &std::path::Path,
-        packed: &PackedLayer,
-    ) -> Result<PathBuf, JobError> {
+    /// Says where in the Dockerfile the failure of a step belongs.
+    fn place_step(&self, error: JobError, number: u32) -> JobError {
+        match self.job.stage.steps.iter().find(|step| step.number == number) {
+            Some(step) => place(error, step),
+            None => error,
+        }
+    }
+
+    fn name_layer(&self, pending: &Pending, packed: &PackedLayer) -> Result<PathBuf, JobError> {
         let content = &self.worker.content;
-        ContentStore::commit(blob, &content.blob(&packed.blob))?;
-        let place = content.layer(&packed.diff_id);
-        ContentStore::commit(upper, &place)?;
-        content.layer_moved(upper, &place);
+        content.commit_blob(&pending.blob, &packed.blob)?;
+        let bytes = packed.uncompressed_bytes;
+        let pin = content.commit_layer(&pending.upper, &packed.diff_id, bytes)?;
+        let place = pin.path();
+        content.layer_moved(&pending.upper, &place);
+        // Who reads it in place still does.
+        pending.directory.keep(pin);
         Ok(place)
     }
 
@@ -296,15 +308,18 @@ impl StageRun<'_> {
 async fn pack_and_send(
     worker: Arc<Worker>,
     lease: Lease,
-    upper: PathBuf,
+    directory: Arc<Scratch>,
     lowers: Vec<PathBuf>,
-    blob: PathBuf,
 ) -> Result<SentLayer, JobError> {
     let start = Instant::now();
-    let out = blob.clone();
-    let packing = move || layer::pack_upper(&upper, &lowers, &out, Compression::Gzip);
-    let packed =
-        tokio::task::spawn_blocking(packing).await?.map_err(|error| pack_failure(&error))?;
+    let blob = directory.path().join(BLOB);
+    // The directory has to stay until the packing, which nobody can interrupt, has ended.
+    let packing = move || {
+        let (upper, out) = (directory.path().join(UPPER), directory.path().join(BLOB));
+        layer::pack_upper(&upper, &lowers, &out, Compression::Gzip)
+    };
+    let packed = tokio::task::spawn_blocking(packing).await?;
+    let packed = packed.map_err(|error| pack_failure(&error))?;
     let snapshot_millis = millis(start);
     let start = Instant::now();
     let (kind, digest) = (ObjectKind::Blob, packed.blob);

@@ -18,6 +18,7 @@ use super::{mounts, remotes};
 use crate::content::KnownTree;
 use crate::rootfs::{Mount, mount_memory, mount_writable};
 use crate::runtime::{DiskExcess, RunError, RunExit, RunRequest, RuntimeConfig};
+use crate::transfer::DISK_FULL;
 
 /// Where in the root file system the files of a copy are until they have their place: no file of an
 /// image has this name.
@@ -79,14 +80,15 @@ async fn inputs(
             if !op.remotes.is_empty() {
                 let at = directory.join("remotes");
                 tokio::select! {
-                    done = remotes::download(run, &op.remotes, &at, timing) => done?,
+                    done = remotes::download(run, (&op.remotes, step.number), &at, timing) => done?,
                     () = cancel.cancelled() => return Err(JobError::Stopped),
                 }
                 inputs.remotes = Some(at);
             }
         }
         Op::Run(op) => {
-            inputs.mounts = mounts::prepare(run, op, &directory.join("mounts"), timing).await?;
+            inputs.mounts =
+                mounts::prepare(run, (op, step.number), &directory.join("mounts"), timing).await?;
         }
         Op::Workdir(_) => {}
     }
@@ -165,19 +167,24 @@ async fn run_command(
     let exit = run.worker.runtime.run(request, output, run.held.cancel.clone()).await;
     forwarding.await?;
     drop(memory);
-    let exit = exit.map_err(|error| run_failure(&error))?;
-    if exit.cancelled {
-        return Err(JobError::Stopped);
-    }
-    if exit.oom {
-        let text = format!(
-            "warning: a process was killed for want of memory ({} MiB were in use)",
-            exit.peak_memory_bytes.unwrap_or(0) >> 20
-        );
+    if let Ok(RunExit { oom: true, peak_memory_bytes, .. }) = &exit {
+        let peak = peak_memory_bytes.unwrap_or(0) >> 20;
+        let text =
+            format!("warning: a process was killed for want of memory ({peak} MiB were in use)");
         run.log.line(step.number, LogStream::System, text).await;
     }
-    exit_failure(op, exit, run.worker.runtime.config())
-        .map_or(Ok(()), |failure| Err(failure.into()))
+    let failure = match exit {
+        Ok(exit) if exit.cancelled => return Err(JobError::Stopped),
+        Ok(exit) => exit_failure(op, exit, run.worker.runtime.config()),
+        Err(error) => Some(run_failure(&error)),
+    };
+    let Some(failure) = failure else { return Ok(()) };
+    // A command that finds the disk full says so in its own words, if at all.
+    if run.worker.content.has_no_room() {
+        let message = format!("{} (the worker's disk is full)", failure.message);
+        return Err(Failure::new(FailureClass::Infrastructure, DISK_FULL, message).into());
+    }
+    Err(failure.into())
 }
 
 fn run_failure(error: &RunError) -> Failure {

@@ -134,6 +134,7 @@ pub(crate) fn stage(base_layers: &[Layer]) -> Stage {
     let job = StageJob {
         contexts: BTreeMap::new(),
         secrets: BTreeMap::new(),
+        agents: Vec::new(),
         fresh_caches: false,
         stage,
         stage_ids: Vec::new(),

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a wrong assumption of a test fails the test")]
 
 mod coordinator;
+mod disk;
 mod faults;
 mod jobs;
 mod limits;

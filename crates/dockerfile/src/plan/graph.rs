@@ -155,9 +155,9 @@ fn visit(
     let stage = &file.stages[source];
     let at = |problem: Problem| (problem, stage.lines);
     if let Some(name) = &stage.name
-        && let Some(context) = options.contexts.get(name)
+        && let Some((name, context)) = find_context(options, name, &options.platform)
     {
-        return Ok(replaced(options, known, source, (name, context), stage.lines));
+        return Ok(replaced(options, known, source, (&name, context), stage.lines));
     }
     let image = global.expand(&stage.image).map_err(at)?;
     if image.trim().is_empty() {
@@ -174,7 +174,7 @@ fn visit(
         None => platform(stage.platform.as_deref(), options, global).map_err(at)?,
     };
     let mut needs = Vec::new();
-    let context = named_context(options, &image).filter(|_| earlier.is_none());
+    let context = find_context(options, &image, &platform).filter(|_| earlier.is_none());
     let (image, local) = match context {
         Some((name, NamedContext::Local(_))) => (image, Some(name)),
         Some((_, NamedContext::Image(other))) => (other.clone(), None),
@@ -242,8 +242,13 @@ fn replaced(
 }
 
 /// The name under which a named context is looked up: lower case, without what Docker's short form
-/// of a reference leaves out.
+/// of a reference leaves out. `NAME::PLATFORM` is for one platform.
 pub fn context_name(name: &str) -> String {
+    if let Some((name, platform)) = name.split_once("::") {
+        let platform = platform.to_ascii_lowercase();
+        let known = platform.parse::<Platform>().map(|platform| platform.to_string());
+        return format!("{}::{}", context_name(name), known.unwrap_or(platform));
+    }
     let name = name.to_ascii_lowercase();
     let short =
         name.strip_prefix("docker.io/").map(|rest| rest.strip_prefix("library/").unwrap_or(rest));
@@ -251,13 +256,19 @@ pub fn context_name(name: &str) -> String {
     name.strip_suffix(":latest").unwrap_or(name).to_owned()
 }
 
-/// The named context that an image's reference means, and its name.
-fn named_context<'a>(options: &'a Options, reference: &str) -> Option<(String, &'a NamedContext)> {
+/// The named context that a stage or an image's reference means, and its name: the one for this
+/// platform, else the one for all.
+pub(super) fn find_context<'a>(
+    options: &'a Options,
+    reference: &str,
+    platform: &Platform,
+) -> Option<(String, &'a NamedContext)> {
     if matches!(reference, "scratch" | "context") {
         return None;
     }
     let name = context_name(reference);
-    options.contexts.get(&name).map(|context| (name, context))
+    let own = format!("{name}::{platform}");
+    [own, name].into_iter().find_map(|name| Some((name.clone(), options.contexts.get(&name)?)))
 }
 
 /// What an instruction copies or mounts from, as written, and whether that may be an index.
@@ -357,7 +368,7 @@ pub(crate) fn resolve_from(
         let message = format!("invalid stage index {index}");
         return Err(Problem::new("unknown-stage", message).with_hint(hint).blaming(from));
     }
-    Ok(match named_context(options, from) {
+    Ok(match find_context(options, from, &options.platform) {
         _ if lower == "scratch" => From::Scratch,
         Some((name, NamedContext::Local(_))) => From::Context(name),
         Some((_, NamedContext::Image(reference))) => From::Image(reference.clone()),

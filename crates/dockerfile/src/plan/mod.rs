@@ -9,6 +9,7 @@ mod checks;
 mod config;
 mod context;
 mod copy;
+mod epoch;
 mod graph;
 mod history;
 mod mounts;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use common::outcome::LineRange;
 
+use super::epoch::{self, Epoch};
 use crate::diagnostic::Problem;
 use crate::expand::{self, Budget};
 use crate::instruction::{Instruction, Spanned};
@@ -23,6 +24,8 @@ pub(crate) struct Global<'a> {
     values: Vec<(String, String)>,
     target: String,
     consumed: RefCell<BTreeSet<String>>,
+    /// `SOURCE_DATE_EPOCH`.
+    pub(crate) epoch: Epoch,
     /// For everything that is expanded in this plan.
     pub(crate) budget: Budget,
 }
@@ -41,6 +44,7 @@ impl<'a> Global<'a> {
             values: Vec::new(),
             target,
             consumed: RefCell::default(),
+            epoch: Epoch::default(),
             budget: Budget::default(),
         };
         for Spanned { instruction, lines, .. } in &file.global_args {
@@ -64,6 +68,7 @@ impl<'a> Global<'a> {
                 }
             }
         }
+        global.epoch = epoch::resolve(file, options, &global)?;
         Ok(global)
     }
 
@@ -73,13 +78,22 @@ impl<'a> Global<'a> {
         if value.is_some() {
             self.consumed.borrow_mut().insert(name.to_owned());
         }
-        value
+        value.map(|value| self.resolved(name, value))
     }
 
     /// A global or predefined argument.
     pub(crate) fn get(&self, name: &str) -> Option<String> {
         let declared = self.values.iter().find(|(known, _)| known == name);
-        declared.map(|(_, value)| value.clone()).or_else(|| self.predefined(name))
+        let declared = declared.map(|(_, value)| self.resolved(name, value.clone()));
+        declared.or_else(|| self.predefined(name))
+    }
+
+    /// A value as it is seen: where it names a source, the time of that.
+    fn resolved(&self, name: &str, value: String) -> String {
+        match &self.epoch.text {
+            Some(text) if name == epoch::NAME => text.clone(),
+            _ => value,
+        }
     }
 
     fn predefined(&self, name: &str) -> Option<String> {
@@ -97,22 +111,6 @@ impl<'a> Global<'a> {
             _ => return None,
         };
         self.build_arg(name).or(Some(value))
-    }
-
-    /// `SOURCE_DATE_EPOCH`, as build argument or global argument, in seconds since 1970; an empty one
-    /// is none.
-    pub(crate) fn epoch(&self) -> Result<Option<i64>, Problem> {
-        const NAME: &str = "SOURCE_DATE_EPOCH";
-        let given = self.options.build_args.get(NAME).cloned().or_else(|| self.get(NAME));
-        let Some(text) = given.filter(|text| !text.is_empty()) else { return Ok(None) };
-        text.parse().map(Some).map_err(|_| {
-            let message = format!("invalid SOURCE_DATE_EPOCH: {text}");
-            Problem::new("bad-epoch", message)
-                .with_hint(
-                    "it is a number of seconds since 1970; names of contexts are not supported yet",
-                )
-                .blaming(text)
-        })
     }
 
     /// Expands a word of a FROM line or a global default.

@@ -74,11 +74,10 @@ pub(crate) fn plan(
     }
     let mut findings = file.findings.clone();
     findings.extend(of_froms(file, options, &graph.global));
-    let lines = file.global_args.first().map_or(file.stages[0].lines, |spanned| spanned.lines);
-    let epoch = graph.global.epoch();
-    let epoch = epoch.map_err(|problem| vec![file.source.failure(problem, lines)])?;
+    let epoch = graph.global.epoch.seconds;
     let outline = file.outline(options, &graph, &planner.stages, &planner.variables);
-    let remotes = std::mem::take(&mut planner.remotes);
+    let mut remotes = std::mem::take(&mut planner.remotes);
+    remotes.extend(graph.global.epoch.need.clone());
     let (stages, images, consumed, found) = planner.finish();
     findings.extend(found);
     let findings = config.filter(findings, &file.comments);

@@ -1,6 +1,9 @@
 //! Where variables are seen.
 
+use std::sync::Arc;
+
 use common::image::ContainerConfig;
+use dockerfile::{NamedContext, RemoteKind};
 
 use crate::planning::{Planning, history, last, runs, variable};
 
@@ -171,6 +174,104 @@ fn the_age_of_images_is_an_argument() {
     assert_eq!(epoch(file, None), Some(100));
     assert_eq!(epoch(file, Some("5")), Some(5));
     assert_eq!(epoch(file, Some("")), None);
+}
+
+#[test]
+fn the_age_of_images_may_be_that_of_a_context() {
+    // G15
+    let mut planning = Planning::new("FROM a\nARG SOURCE_DATE_EPOCH\nRUN x\n")
+        .build_arg("SOURCE_DATE_EPOCH", "context");
+    // A directory has no age.
+    assert_eq!(planning.run().unwrap().epoch, None);
+    assert_eq!(variable(runs(&planning.last())[0], "SOURCE_DATE_EPOCH"), Some(""));
+    planning.options.context_times.insert("context".into(), 1_700_000_101);
+    assert_eq!(planning.run().unwrap().epoch, Some(1_700_000_101));
+    assert_eq!(variable(runs(&planning.last())[0], "SOURCE_DATE_EPOCH"), Some("1700000101"));
+
+    let mut planning = Planning::new("ARG SOURCE_DATE_EPOCH=Src\nFROM a\n");
+    assert_eq!(planning.failure(), ("bad-epoch".to_owned(), 1));
+    let files = NamedContext::Local(Arc::new(planning.context.clone()));
+    planning.options.contexts.insert("src".into(), files);
+    assert_eq!(planning.run().unwrap().epoch, None);
+    planning.options.context_times.insert("src".into(), 7);
+    assert_eq!(planning.run().unwrap().epoch, Some(7));
+}
+
+#[test]
+fn the_age_of_images_may_be_that_of_a_stage() {
+    // G15
+    let url = "https://h.test/src.tar";
+    let text = "ARG V=src\nARG SOURCE_DATE_EPOCH=Mine\nFROM scratch AS mine\nARG V\n\
+         ADD https://h.test/$V.tar /\nFROM a\nARG SOURCE_DATE_EPOCH\nRUN x\n";
+    let mut planning = Planning::new(text);
+    let planned = planning.run().unwrap();
+    let asked: Vec<_> =
+        planned.remotes.iter().map(|need| (&need.kind, need.url.as_str())).collect();
+    assert_eq!(asked, [(&RemoteKind::FileTime, url)]);
+    let place = (RemoteKind::FileTime, url.to_owned());
+    planning.options.remotes.insert(place.clone(), "9".into());
+    let planned = planning.run().unwrap();
+    assert_eq!((planned.epoch, planned.remotes.len()), (Some(9), 0));
+    assert_eq!(variable(runs(&planning.last())[0], "SOURCE_DATE_EPOCH"), Some("9"));
+    // Nobody knows.
+    planning.options.remotes.insert(place, String::new());
+    assert_eq!(planning.run().unwrap().epoch, None);
+    // What is given wins, and nobody is asked.
+    let planned = Planning::new(text).build_arg("SOURCE_DATE_EPOCH", "5").run().unwrap();
+    assert_eq!((planned.epoch, planned.remotes.len()), (Some(5), 0));
+
+    let asked = |add: &str| {
+        let text = format!("FROM scratch AS s\n{add}\nFROM a\n");
+        Planning::new(&text).build_arg("SOURCE_DATE_EPOCH", "s").run().unwrap().remotes[0].clone()
+    };
+    let need = asked("ADD https://h.test/a.git?tag=v1 /");
+    assert_eq!(need.kind, RemoteKind::CommitTime(Some("refs/tags/v1".into())));
+    assert_eq!(need.url, "https://h.test/a.git");
+    for (stage, says) in [
+        ("FROM a AS s\nADD https://h.test/x /", "must use FROM scratch"),
+        ("FROM scratch AS s\nCOPY file /", "does not meet source-only requirements"),
+        ("FROM scratch AS s\nADD file /", "source must be a single HTTP(S) or Git ADD"),
+        ("FROM scratch AS s\nADD https://h.test/x /\nUSER 1", "source-only requirements"),
+        ("FROM scratch AS s", "must contain exactly one remote ADD"),
+        (
+            "FROM scratch AS s\nADD https://h.test/x /\nADD https://h.test/y /",
+            "must contain exactly one remote ADD",
+        ),
+        (
+            "FROM scratch AS s\nADD https://h.test/x https://h.test/y /d/",
+            "must contain exactly one remote ADD source",
+        ),
+    ] {
+        let text = format!("{stage}\nFROM a\n");
+        let planning = Planning::new(&text).build_arg("SOURCE_DATE_EPOCH", "s");
+        let failures = planning.failures();
+        assert!(failures[0].message.contains(says), "{stage}: {failures:?}");
+        assert!(failures[0].message.starts_with("SOURCE_DATE_EPOCH stage "), "{failures:?}");
+    }
+}
+
+#[test]
+fn a_build_argument_is_the_host_name_of_commands_and_part_of_their_keys() {
+    // E25
+    let planning = Planning::new("FROM a\nRUN x\n");
+    let plain = planning.last();
+    let named = planning.build_arg("BUILDKIT_SANDBOX_HOSTNAME", "builder").last();
+    assert_eq!(runs(&plain)[0].options.hostname, None);
+    assert_eq!(runs(&named)[0].options.hostname.as_deref(), Some("builder"));
+    assert_ne!(plain.steps[0].key, named.steps[0].key);
+}
+
+#[test]
+fn a_named_context_may_be_for_one_platform() {
+    let mut planning = Planning::new("FROM base\n");
+    for (name, reference) in [("base:latest::linux/amd64", "own"), ("base", "any")] {
+        let context = NamedContext::Image(reference.to_owned());
+        planning.options.contexts.insert(dockerfile::context_name(name), context);
+    }
+    let reference = |planning: &Planning| planning.plan().images[0].reference.clone();
+    assert_eq!(reference(&planning), "own");
+    planning.options.platform = "linux/arm64".parse().unwrap();
+    assert_eq!(reference(&planning), "any");
 }
 
 #[test]

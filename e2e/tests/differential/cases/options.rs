@@ -3,7 +3,7 @@
 use crate::case::{Case, case};
 
 pub(crate) fn cases() -> Vec<Case> {
-    [contexts(), secrets(), surroundings()].concat()
+    [contexts(), elsewhere(), secrets(), surroundings()].concat()
 }
 
 fn contexts() -> Vec<Case> {
@@ -39,6 +39,24 @@ fn contexts() -> Vec<Case> {
             .args(&["--build-context", "s=docker-image://nginx:latest"]),
         case("named-context-that-nobody-reads", "1.7", "FROM alpine\nRUN echo x > /x\n")
             .args(&["--build-context", "src={context}/dir"]),
+    ]
+}
+
+fn elsewhere() -> Vec<Case> {
+    let named = "FROM scratch\nCOPY --from=src / /d/\n";
+    vec![
+        case("elsewhere-repository", "H5", "").context("{git}/context.git"),
+        case("elsewhere-directory-of-a-repository", "H5", "")
+            .context("{git}/context.git#feature:sub"),
+        case("elsewhere-archive", "H5", "").context("{server}/context.tar"),
+        case("elsewhere-dockerfile", "H5", "").context("{server}/Dockerfile"),
+        case("elsewhere-named-repository", "1.7", named)
+            .args(&["--build-context", "src={git}/app.git#v1"])
+            .newer(&["file d/.git"]),
+        case("elsewhere-named-file", "1.7", named)
+            .args(&["--build-context", "src={server}/text.txt"]),
+        case("elsewhere-named-archive", "1.7", named)
+            .args(&["--build-context", "src={server}/t.tar"]),
     ]
 }
 

@@ -7,6 +7,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases.extend(users());
     cases.extend(mounts());
     cases.extend(caches_and_others());
+    cases.extend(agents());
     cases
 }
 
@@ -271,6 +272,60 @@ fn caches_and_others() -> Vec<Case> {
             "agent-that-is-missing",
             "E21",
             "FROM alpine\nRUN --mount=type=ssh ls /run/buildkit > /x 2>/dev/null || echo none > /x\n",
+        ),
+        case(
+            "variable-of-an-agent-that-is-missing",
+            "E21",
+            "FROM alpine\nRUN --mount=type=ssh echo \"[$SSH_AUTH_SOCK]\" > /x\n",
+        ),
+        case(
+            "agent-that-is-missing-and-required",
+            "E21",
+            "FROM alpine\nRUN --mount=type=ssh,required true\n",
+        )
+        .fails(2, "no SSH agent was given"),
+    ]
+}
+
+/// The agent is one of a key file, so that none has to run.
+fn agents() -> Vec<Case> {
+    let with = |name, rules, flags: &str, command: &str| {
+        let dockerfile = format!("FROM alpine\nRUN --mount=type=ssh{flags} {command}\n");
+        let agents = ["--ssh", "default={context}/key", "--ssh", "b={context}/key"];
+        let made = case(name, rules, &dockerfile).args(&agents);
+        made.prepare("ssh-keygen -q -t ed25519 -N '' -C key -f key")
+    };
+    vec![
+        with(
+            "agent",
+            "E21",
+            "",
+            "stat -c '%a:%u:%g %F' $SSH_AUTH_SOCK > /x && echo $SSH_AUTH_SOCK >> /x",
+        ),
+        with(
+            "agent-elsewhere",
+            "E19",
+            ",id=b,required,target=s/sock,mode=0640,uid=3,gid=4",
+            // The variable is s/sock there, which leads nowhere from another directory.
+            "stat -c '%a:%u:%g %F' /s/sock > /x",
+        ),
+        with(
+            "two-agents",
+            "E21",
+            " --mount=type=ssh,id=b",
+            "ls /run/buildkit > /x && echo $SSH_AUTH_SOCK >> /x",
+        ),
+        with(
+            "agent-leaves-nothing",
+            "E26",
+            "",
+            "true\nRUN ls -d /run /run/buildkit > /x 2>&1 || true",
+        ),
+        with(
+            "agent-with-a-variable-of-ones-own",
+            "E21",
+            "",
+            "true\nENV SSH_AUTH_SOCK=/mine\nRUN --mount=type=ssh echo $SSH_AUTH_SOCK > /x",
         ),
     ]
 }

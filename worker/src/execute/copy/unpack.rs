@@ -20,9 +20,6 @@ const MAX_BYTES: u64 = 64 << 30;
 /// Bytes of all paths of one archive together: those of directories are kept to the end.
 const MAX_PATH_BYTES: u64 = 512 << 20;
 
-/// Bytes that are written at once.
-const BUFFER_BYTES: usize = 256 << 10;
-
 /// Memory that an xz archive may ask for, in KiB: the highest preset of xz takes 65 MiB.
 const MAX_XZ_KIB: u32 = 256 << 10;
 
@@ -197,10 +194,8 @@ fn unpack_entry(
         tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse => {
             let capability = capability(entry).map_err(fail)?;
             let file = node::make_file(&into, &file_name).map_err(fail)?;
-            let wanted = usize::try_from(entry.size()).unwrap_or(BUFFER_BYTES);
-            let mut buffer = vec![0; wanted.clamp(1, BUFFER_BYTES)];
             let bytes =
-                sparse::write_stream(entry, &file, &mut buffer, |_| Ok(())).map_err(fail)?;
+                sparse::write_stream(entry, &file, &mut Vec::new(), |_| Ok(())).map_err(fail)?;
             metadata.apply(&file).map_err(fail)?;
             if let Some(value) = capability {
                 node::set_capability(&file, &value).map_err(fail)?;

@@ -1,6 +1,6 @@
 //! Builds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use common::build::BuildState;
 use common::outcome::LineRange;
@@ -29,6 +29,10 @@ pub struct ContextSource {
     pub manifest: Option<Digest>,
     /// The Dockerfile: it need not be part of the context.
     pub dockerfile: DockerfileSource,
+    /// When the source of the context was made, in seconds since 1970: a repository's commit, a
+    /// server's `Last-Modified`, the youngest file of an archive. `SOURCE_DATE_EPOCH` can name it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_at: Option<i64>,
     /// The ignore file that the context was made with, in base64, for messages and checks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ignore_base64: Option<String>,
@@ -97,6 +101,10 @@ pub struct BuildRequest {
     /// the workers that need them and forgotten when the build has ended.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, Secret>,
+    /// `--ssh`: names of the SSH agents that the client answers for while the build is not over, for
+    /// `RUN --mount=type=ssh` and for repositories over ssh.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub agents: BTreeSet<String>,
     /// How commands run.
     #[serde(default)]
     pub commands: CommandOptions,

@@ -1,5 +1,6 @@
 //! Version 1, under `/v1`.
 
+mod agent;
 mod build;
 mod check;
 mod context;
@@ -8,6 +9,7 @@ mod options;
 mod plan;
 mod worker;
 
+pub use agent::{AgentMessage, AgentMessages, AgentPoll, AgentReply};
 pub use build::{
     BuildPage, BuildRequest, BuildSource, BuildView, ContextSource, DockerfileSource, ExportView,
     OutputRequest, SliceTransferView, StageView, StepView, TimingView,

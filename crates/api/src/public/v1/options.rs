@@ -15,6 +15,9 @@ pub enum NamedContextSource {
         /// Digest of their manifest.
         #[schema(value_type = String)]
         manifest: Digest,
+        /// When their source was made, in seconds since 1970, as with the main context.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        made_at: Option<i64>,
     },
     /// An image.
     Image {

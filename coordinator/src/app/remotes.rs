@@ -1,0 +1,141 @@
+//! Asking after what is elsewhere: what ADD names, and how old a source is.
+
+use std::sync::Arc;
+
+use agent::AgentSocket;
+use api::public::v1::BuildRequest;
+use common::plan::{DEFAULT_AGENT, is_over_ssh};
+use common::tree::Manifest;
+use common::{BuildId, Failure};
+use dockerfile::{Dockerfile, ImageFacts, Options, Planned, RemoteKind, RemoteNeed};
+use fetch::{Credentials, FetchError, Fetcher, Ssh};
+use uuid::Uuid;
+
+use super::options::no_agent;
+use super::plan_build::{PlanError, join};
+use super::relay_agent::PlannerAgent;
+use super::{App, AppError};
+
+impl App {
+    /// What asks for a build: with those of its secrets that are meant for servers.
+    pub(super) async fn fetcher_of(
+        &self,
+        build: BuildId,
+        request: &BuildRequest,
+    ) -> Result<Fetcher, AppError> {
+        let names: Vec<String> = request.secrets.keys().cloned().collect();
+        let secrets = self.secrets(build, &names).await?;
+        Ok(self.fetcher_with(secrets.iter()))
+    }
+
+    /// The same for a request that brings the values itself.
+    pub(super) fn fetcher_with<'a>(
+        &self,
+        secrets: impl Iterator<Item = (&'a String, &'a api::Secret)>,
+    ) -> Fetcher {
+        let known = secrets.filter_map(|(name, secret)| Some((name.clone(), secret.value()?)));
+        self.fetcher.with_credentials(Credentials::from_secrets(known))
+    }
+}
+
+/// Who answers for what is elsewhere, for one build.
+pub(super) struct Servers {
+    pub(super) fetcher: Fetcher,
+    /// The agent of the client, for repositories over ssh.
+    pub(super) agent: Option<Arc<PlannerAgent>>,
+}
+
+impl Servers {
+    /// Plans for one platform, and asks meanwhile what is said of the files that ADD names.
+    pub(super) async fn plan_file(
+        &self,
+        file: &Dockerfile,
+        mut options: Options,
+        images: &ImageFacts,
+        context: Option<&Manifest>,
+    ) -> Result<Planned, PlanError> {
+        loop {
+            let planned = file.plan(&options, images, context).map_err(join)?;
+            if planned.remotes.is_empty() {
+                return Ok(planned);
+            }
+            for need in planned.remotes {
+                let answer = self.ask(&need).await.map_err(|failure| {
+                    PlanError::from(file.place(failure, need.lines, Some(&need.url)))
+                })?;
+                options.remotes.insert((need.kind, need.url), answer);
+            }
+        }
+    }
+
+    async fn ask(&self, need: &RemoteNeed) -> Result<String, Failure> {
+        let Self { fetcher, .. } = self;
+        let failed = |error: FetchError| error.failure();
+        match &need.kind {
+            RemoteKind::Repository(_) | RemoteKind::CommitTime(_) if is_over_ssh(&need.url) => {
+                self.ask_over_ssh(need).await
+            }
+            RemoteKind::Repository(reference) => {
+                fetcher.commit_of(&need.url, reference.as_deref(), None).await.map_err(failed)
+            }
+            RemoteKind::CommitTime(reference) => {
+                let time = commit_time(fetcher, &need.url, reference.as_deref(), None).await;
+                time.map_err(failed)
+            }
+            RemoteKind::File => {
+                let validator = fetcher.validator(&need.url).await.map_err(failed)?;
+                // Of what nothing is said nothing is known: it counts as new in every build.
+                Ok(validator.unwrap_or_else(|| format!("fetch {}", Uuid::new_v4())))
+            }
+            RemoteKind::FileTime => {
+                let time = fetcher.file_time(&need.url).await.map_err(failed)?;
+                Ok(time.map(|seconds| seconds.to_string()).unwrap_or_default())
+            }
+        }
+    }
+
+    /// Asks with the client's agent, through a socket that only this process reaches.
+    async fn ask_over_ssh(&self, need: &RemoteNeed) -> Result<String, Failure> {
+        let Some(agent) = &self.agent else {
+            let hint = "give yours with --ssh default; slipway plan uses none: for it, name the \
+                        full commit";
+            return Err(no_agent(DEFAULT_AGENT).with_hint(hint));
+        };
+        let failed = |error: std::io::Error| FetchError::from(error).failure();
+        let scratch = tempfile::Builder::new().prefix("slipway-").tempdir().map_err(failed)?;
+        let (path, known_hosts) = (scratch.path().join("agent"), scratch.path().join("hosts"));
+        let socket = AgentSocket::listen(&path, Arc::clone(agent)).map_err(failed)?;
+        let ssh = Some(Ssh { agent: socket.path(), known_hosts: &known_hosts });
+        let answer = match &need.kind {
+            RemoteKind::CommitTime(reference) => {
+                commit_time(&self.fetcher, &need.url, reference.as_deref(), ssh).await
+            }
+            RemoteKind::Repository(reference) => {
+                self.fetcher.commit_of(&need.url, reference.as_deref(), ssh).await
+            }
+            RemoteKind::File | RemoteKind::FileTime => Ok(String::new()),
+        };
+        answer.map_err(|error| match agent.unanswered() {
+            Some(reason) => error.failure().with_hint(reason),
+            None => error.failure(),
+        })
+    }
+}
+
+async fn commit_time(
+    fetcher: &Fetcher,
+    url: &str,
+    reference: Option<&str>,
+    ssh: Option<Ssh<'_>>,
+) -> Result<String, FetchError> {
+    let commit = match reference.filter(|it| is_commit(it)) {
+        Some(commit) => commit.to_owned(),
+        None => fetcher.commit_of(url, reference, ssh).await?,
+    };
+    let time = fetcher.commit_time(url, reference, &commit, ssh).await?;
+    Ok(time.to_string())
+}
+
+fn is_commit(reference: &str) -> bool {
+    matches!(reference.len(), 40 | 64) && reference.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
