@@ -235,25 +235,46 @@ impl StageRun<'_> {
     async fn layers(&mut self) -> Result<Vec<Layer>, JobError> {
         let mut layers = self.job.base_layers.clone();
         let mut lowers = self.lowers[..self.job.base_layers.len()].to_vec();
+        let (mut stored, mut failed) = (Vec::new(), None);
         for mut pending in std::mem::take(&mut self.pending) {
-            let sent = tokio::select! {
-                sent = &mut pending.sending => {
-                    sent?.map_err(|error| self.place_step(error, pending.number))?
+            match self.stored(&mut pending).await {
+                Ok((packed, layer)) => {
+                    layers.push(layer);
+                    stored.push((pending, packed));
                 }
-                () = self.held.cancel.cancelled() => return Err(JobError::Stopped),
-            };
-            let SentLayer { packed, snapshot_millis, upload_millis, sent_bytes } = sent;
-            self.account.timing.snapshot_millis += snapshot_millis;
-            self.account.timing.upload_millis += upload_millis;
-            self.account.uploaded_bytes += sent_bytes;
-            let made = farm_layer(&packed);
-            let timing = TimingView { snapshot_millis, upload_millis, ..pending.timing };
-            self.report(pending.number, StepState::Stored, timing, Some(made.clone())).await?;
-            lowers.push(self.name_layer(&pending, &packed)?);
-            layers.push(made);
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            }
+        }
+        // Not before all are packed: packing a layer looks at those below it where they were.
+        for (pending, packed) in &stored {
+            lowers.push(self.name_layer(pending, packed)?);
+        }
+        if let Some(error) = failed {
+            return Err(error);
         }
         self.worker.content.remember_chain(self.held.lease.stage, lowers, Vec::new());
         Ok(layers)
+    }
+
+    /// Waits until the layer of a step is packed and sent, and reports it.
+    async fn stored(&mut self, pending: &mut Pending) -> Result<(PackedLayer, Layer), JobError> {
+        let sent = tokio::select! {
+            sent = &mut pending.sending => {
+                sent?.map_err(|error| self.place_step(error, pending.number))?
+            }
+            () = self.held.cancel.cancelled() => return Err(JobError::Stopped),
+        };
+        let SentLayer { packed, snapshot_millis, upload_millis, sent_bytes } = sent;
+        self.account.timing.snapshot_millis += snapshot_millis;
+        self.account.timing.upload_millis += upload_millis;
+        self.account.uploaded_bytes += sent_bytes;
+        let made = farm_layer(&packed);
+        let timing = TimingView { snapshot_millis, upload_millis, ..pending.timing };
+        self.report(pending.number, StepState::Stored, timing, Some(made.clone())).await?;
+        Ok((packed, made))
     }
 
     /// After a failure: the layers of the steps before it are worth keeping, so that the next build
