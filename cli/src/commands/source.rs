@@ -3,7 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-use common::Failure;
+use common::{Failure, FailureClass};
 use dockerfile::{Address, Repository};
 use fetch::{Checkout, Credentials, Fetcher, Opened, open_archive, youngest};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
@@ -87,7 +87,7 @@ impl Source {
             && !commit.starts_with(&expected.to_ascii_lowercase())
         {
             let message = format!("expected checksum to match {expected}, got {commit}");
-            return Err(CliError::usage(message));
+            return Err(failed(Failure::new(FailureClass::User, "checksum-mismatch", message)));
         }
         let scratch = scratch()?;
         let root = scratch.path().join("context");
