@@ -1,6 +1,6 @@
 # The same commands run on a developer's machine and in CI.
 
-.PHONY: help deps build demo test check sqlx openapi bench-plan fuzz
+.PHONY: help deps build demo test check sqlx openapi bench bench-plan fuzz
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,11 @@ sqlx: ## Write the stored queries anew after a change of SQL
 
 openapi: ## Write the API description anew after a change of the API
 	cargo run --quiet --locked -p coordinator -- openapi > docs/openapi.json
+
+bench: deps ## Builds with Slipway, BuildKit and buildah, side by side: writes the table of bench/README.md
+	@scripts/install-deps.sh buildah
+	cargo build --release --locked -p coordinator -p worker -p cli -p s3server -p bench
+	@target/release/bench $(ARGS)
 
 bench-plan: ## Time from a Dockerfile to its plan
 	cargo bench --locked -p dockerfile --bench planning

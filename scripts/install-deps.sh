@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Installs what is missing of the Debian packages that building, testing and the demo need.
+# Installs what is missing of the Debian packages that building, testing and the demo need, and of
+# those that are named.
 set -euo pipefail
 packages=(build-essential curl crun docker-registry git iproute2 nftables postgresql redis-server runc
-  busybox-static skopeo slirp4netns umoci util-linux)
+  busybox-static skopeo slirp4netns umoci util-linux "$@")
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use api::public::v1::BuildView;
-use testkit::{Postgres, Redis, Registry, Service, program, wait_for};
+use testkit::{Durability, Postgres, Redis, Registry, Service, program, wait_for};
 
 use crate::standins::push_base_images;
 
@@ -22,11 +22,13 @@ pub struct FarmOptions {
     pub lost_after_secs: u64,
     /// Whether ADD may fetch from this machine.
     pub fetch_private: bool,
+    /// Whether the database survives a crash of the machine; tests do without.
+    pub is_durable: bool,
 }
 
 impl Default for FarmOptions {
     fn default() -> Self {
-        Self { workers: 2, slots: 1, lost_after_secs: 3, fetch_private: false }
+        Self { workers: 2, slots: 1, lost_after_secs: 3, fetch_private: false, is_durable: false }
     }
 }
 
@@ -64,7 +66,8 @@ impl Farm {
         // Postgres runs as another user.
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(root, open)?;
-        let postgres = testkit::postgres(root)?;
+        let durability = if options.is_durable { Durability::Kept } else { Durability::Scratch };
+        let postgres = testkit::postgres(root, durability)?;
         let redis = Redis::start(root)?;
         let registry = testkit::registry(root)?;
         let is_mirror = push_base_images(registry.host())?;
@@ -228,6 +231,21 @@ impl Farm {
         let number: usize = name.trim_start_matches("worker-").parse()?;
         let worker = self.workers.get_mut(number - 1).context("no such worker")?;
         Ok(worker.take().context("the worker is gone already")?.kill()?)
+    }
+
+    /// Ends a worker in order and starts it again with an empty store.
+    pub fn renew_worker(&mut self, name: &str) -> anyhow::Result<()> {
+        let number: usize = name.trim_start_matches("worker-").parse()?;
+        let root = self.directory.path().to_owned();
+        let worker = self.workers.get_mut(number - 1).context("no such worker")?;
+        drop(worker.take());
+        std::fs::remove_dir_all(root.join(format!("data-{number}")))?;
+        *worker = Some(start_worker(&root, number)?);
+        Ok(wait_for("the new worker", Duration::from_secs(30), || {
+            let listed = self.slipway(["workers"]).ok()?.stdout;
+            let is_live = |line: &str| line.contains(name) && line.contains(" live ");
+            listed.lines().any(is_live).then_some(())
+        })?)
     }
 
     /// Kills the coordinator without warning.

@@ -11,7 +11,7 @@ pub(crate) fn run(root: &Path, check: bool) -> anyhow::Result<()> {
     let scratch = tempfile::tempdir()?;
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(scratch.path(), open)?;
-    let postgres = testkit::postgres(scratch.path())?;
+    let postgres = testkit::postgres(scratch.path(), testkit::Durability::Scratch)?;
     let url = postgres.database("schema")?;
     let mut migrations: Vec<_> = std::fs::read_dir(root.join("migrations"))?
         .map(|entry| Ok(entry?.path()))

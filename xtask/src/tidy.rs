@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 const MAX_LINES: usize = 800;
 
 /// What each crate of ours may use, besides crates of others: ARCHITECTURE.md.
-const MAY_USE: [(&str, &[&str]); 20] = [
+const MAY_USE: [(&str, &[&str]); 21] = [
     ("common", &[]),
     ("dockerfile", &["common"]),
     ("fetch", &["common"]),
@@ -65,6 +65,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
         ],
     ),
     ("e2e", &["api", "common", "testkit"]),
+    ("bench", &["e2e", "testkit"]),
     ("xtask", &["testkit"]),
 ];
 

@@ -1,21 +1,24 @@
 //! From a manifest and packs to a directory.
 //!
-//! Three steps: [`Layout::prepare`] makes directories and empty files, [`Layout::write`] takes the
-//! bytes of each range as they arrive, in any order and from any thread, [`Layout::finish`] checks
-//! every file's digest and sets owners, modes, times and links. Links are made last, so that
-//! nothing is ever written through one; the destination is a fresh directory of the caller.
+//! Three steps: [`Layout::prepare`] makes directories and links what is on the disk already,
+//! [`Layout::write`] takes the bytes of each range as they arrive, in any order and from any thread,
+//! [`Layout::finish`] makes links and sets what directories are to look like. Links are made last, so
+//! that nothing is ever written through one; the destination is a fresh directory of the caller.
+//!
+//! A file that lies in one frame, as nearly all do, is made, checked and given its metadata in one
+//! go: most of the time of a layout is the kernel's, per file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use common::Digest;
 use common::digest::Hasher;
 use common::tree::{Entry, EntryKind, Manifest, Part, TreePath};
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
 
 use crate::manifest::MAX_FRAME_BYTES;
 
@@ -58,6 +61,8 @@ pub struct Layout {
     root: PathBuf,
     entries: Vec<Entry>,
     ranges: Vec<Range>,
+    /// Files that were linked, by position.
+    linked: HashSet<usize>,
 }
 
 /// Why a tree could not be laid out.
@@ -83,26 +88,36 @@ pub enum LayoutError {
 }
 
 impl Layout {
-    /// Makes the directories and empty files of the wanted entries, their parents included, in the
-    /// existing empty directory `root`.
+    /// Makes the directories of the wanted entries, their parents included, in the existing empty
+    /// directory `root`. `known` names files that are the same as an entry in all but its name, if
+    /// there are any on the same file system: they get a second name and are not read.
     pub fn prepare(
         manifest: &Manifest,
         want: impl Fn(&Entry) -> bool,
+        known: impl Fn(&Entry) -> Option<PathBuf>,
         root: &Path,
     ) -> Result<Self, LayoutError> {
         let entries = select(manifest, want);
-        let ranges = plan(manifest, &entries);
-        let layout = Self { root: root.to_owned(), entries, ranges };
-        for entry in &layout.entries {
+        let (ranges, linked) = (Vec::new(), HashSet::new());
+        let mut layout = Self { root: root.to_owned(), entries, ranges, linked };
+        for (position, entry) in layout.entries.iter().enumerate() {
             let path = layout.on_disk(&entry.path);
-            match entry.kind {
+            let made = match &entry.kind {
                 EntryKind::Directory if entry.path == TreePath::root() => Ok(()),
                 EntryKind::Directory => fs::create_dir(&path),
-                EntryKind::File { .. } => File::create_new(&path).map(drop),
+                EntryKind::File { parts, .. } => {
+                    if known(entry).is_some_and(|known| link_same(&known, entry, &path)) {
+                        layout.linked.insert(position);
+                        continue;
+                    }
+                    // One that lies in one frame is made when that comes.
+                    if parts.len() == 1 { Ok(()) } else { File::create_new(&path).map(drop) }
+                }
                 _ => Ok(()),
-            }
-            .map_err(|source| LayoutError::Write { path, source })?;
+            };
+            made.map_err(|source| LayoutError::Write { path, source })?;
         }
+        layout.ranges = plan(manifest, &layout.entries, &layout.linked);
         Ok(layout)
     }
 
@@ -130,23 +145,38 @@ impl Layout {
                 let slice = content
                     .get(skip..end)
                     .ok_or_else(|| damaged("a frame is too short".to_owned()))?;
-                let path = self.on_disk(&self.entries[run.entry].path);
-                File::options()
-                    .write(true)
-                    .open(&path)
-                    .and_then(|file| file.write_all_at(slice, run.at))
-                    .map_err(|source| LayoutError::Write { path, source })?;
+                self.write_run(&self.entries[run.entry], run.at, slice)?;
             }
         }
         Ok(())
     }
 
-    /// Checks every file and sets everything but content. Returns the bytes of all files.
+    fn write_run(&self, entry: &Entry, at: u64, content: &[u8]) -> Result<(), LayoutError> {
+        let path = self.on_disk(&entry.path);
+        let EntryKind::File { parts, digest, .. } = &entry.kind else { return Ok(()) };
+        let written = if parts.len() == 1 {
+            if Digest::of(content) != *digest {
+                return Err(wrong_digest(&entry.path));
+            }
+            write_whole(&path, entry, content)
+        } else {
+            let file = File::options().write(true).open(&path);
+            file.and_then(|file| file.write_all_at(content, at))
+        };
+        written.map_err(|source| LayoutError::Write { path, source })
+    }
+
+    /// Checks what came in several frames and does the rest. Returns the bytes of all files.
     pub fn finish(self) -> Result<u64, LayoutError> {
         let mut content_bytes = 0;
-        for entry in &self.entries {
-            if let EntryKind::File { size_bytes, digest, .. } = &entry.kind {
-                self.check_file(&entry.path, digest)?;
+        for (position, entry) in self.entries.iter().enumerate() {
+            if let EntryKind::File { size_bytes, digest, parts } = &entry.kind {
+                if parts.len() != 1 && !self.linked.contains(&position) {
+                    self.check_file(&entry.path, digest)?;
+                    let path = self.on_disk(&entry.path);
+                    set_metadata(entry, &path, true)
+                        .map_err(|source| LayoutError::Write { path, source })?;
+                }
                 content_bytes += size_bytes;
             }
         }
@@ -177,15 +207,13 @@ impl Layout {
         if hasher.finish() == *digest {
             return Ok(());
         }
-        let problem = "its digest is wrong".to_owned();
-        Err(LayoutError::Damaged { path: path.display(), problem })
+        Err(wrong_digest(path))
     }
 
     fn finish_entry(&self, entry: &Entry, path: &Path) -> io::Result<()> {
         let mode = Mode::from_raw_mode(entry.mode);
         match &entry.kind {
-            EntryKind::Directory => Ok(()),
-            EntryKind::File { .. } => set_metadata(entry, path, true),
+            EntryKind::Directory | EntryKind::File { .. } => Ok(()),
             EntryKind::Hardlink { target } => fs::hard_link(self.on_disk(target), path),
             EntryKind::Symlink { target } => {
                 std::os::unix::fs::symlink(std::ffi::OsStr::from_bytes(target), path)?;
@@ -217,6 +245,50 @@ impl Layout {
     }
 }
 
+fn wrong_digest(path: &TreePath) -> LayoutError {
+    LayoutError::Damaged { path: path.display(), problem: "its digest is wrong".to_owned() }
+}
+
+/// Makes a file with all that belongs to it.
+fn write_whole(path: &Path, entry: &Entry, content: &[u8]) -> io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(content)?;
+    let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+    // New files are ours: the directories that this makes pass no group on yet.
+    if (uid, gid) != (rustix::process::geteuid(), rustix::process::getegid()) {
+        rustix::fs::fchown(&file, Some(uid), Some(gid))?;
+    }
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(entry.mode))?;
+    for (name, value) in &entry.xattrs {
+        rustix::fs::fsetxattr(&file, name.as_str(), value, XattrFlags::empty())?;
+    }
+    rustix::fs::futimens(&file, &times(entry))?;
+    Ok(())
+}
+
+/// Gives a file that looks like `entry` the name `path` too; whether that was possible. Its content
+/// is what `known` promises, the rest is checked.
+fn link_same(known: &Path, entry: &Entry, path: &Path) -> bool {
+    let EntryKind::File { size_bytes, .. } = &entry.kind else { return false };
+    let looks_same = |found: fs::Metadata| {
+        found.is_file()
+            && found.len() == *size_bytes
+            && found.mode() & 0o7777 == entry.mode
+            && (found.uid(), found.gid()) == (entry.uid, entry.gid)
+            && found.mtime() == entry.mtime_secs
+    };
+    if !fs::symlink_metadata(known).is_ok_and(looks_same) {
+        return false;
+    }
+    fs::hard_link(known, path).is_ok()
+}
+
+fn times(entry: &Entry) -> Timestamps {
+    let time = Timespec { tv_sec: entry.mtime_secs, tv_nsec: 0 };
+    Timestamps { last_access: time, last_modification: time }
+}
+
 fn set_metadata(entry: &Entry, path: &Path, has_mode: bool) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
     rustix::fs::chownat(CWD, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
@@ -226,9 +298,7 @@ fn set_metadata(entry: &Entry, path: &Path, has_mode: bool) -> io::Result<()> {
             xattr::set(path, name, value)?;
         }
     }
-    let time = Timespec { tv_sec: entry.mtime_secs, tv_nsec: 0 };
-    let times = Timestamps { last_access: time, last_modification: time };
-    rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?;
+    rustix::fs::utimensat(CWD, path, &times(entry), AtFlags::SYMLINK_NOFOLLOW)?;
     Ok(())
 }
 
@@ -255,10 +325,13 @@ fn select(manifest: &Manifest, want: impl Fn(&Entry) -> bool) -> Vec<Entry> {
     wanted.into_values().cloned().collect()
 }
 
-/// The frames that hold the entries, neighbours merged.
-fn plan(manifest: &Manifest, entries: &[Entry]) -> Vec<Range> {
+/// The frames that hold the entries but those in `skip`, neighbours merged.
+fn plan(manifest: &Manifest, entries: &[Entry], skip: &HashSet<usize>) -> Vec<Range> {
     let mut frames: BTreeMap<(u32, u64), Frame> = BTreeMap::new();
     for (position, entry) in entries.iter().enumerate() {
+        if skip.contains(&position) {
+            continue;
+        }
         let EntryKind::File { parts, .. } = &entry.kind else { continue };
         let mut at = 0;
         for Part { pack, frame_offset, frame_bytes, skip_bytes, size_bytes } in

@@ -18,19 +18,24 @@ fn tree() -> tempfile::TempDir {
     root
 }
 
-fn lay_out(
-    manifest: &Manifest,
-    packs: &[crate::pack::PackFile],
-    want: impl Fn(&Entry) -> bool,
-) -> Result<tempfile::TempDir, LayoutError> {
-    let root = tempfile::tempdir().unwrap();
-    let layout = Layout::prepare(manifest, want, root.path())?;
+fn fill(layout: &Layout, packs: &[crate::pack::PackFile]) -> Result<(), LayoutError> {
     for range in layout.ranges() {
         let file = packs.iter().find(|file| file.pack.digest == range.pack).unwrap();
         let mut bytes = vec![0; usize::try_from(range.length).unwrap()];
         File::open(&file.path).unwrap().read_exact_at(&mut bytes, range.offset).unwrap();
         layout.write(range, &bytes)?;
     }
+    Ok(())
+}
+
+fn lay_out(
+    manifest: &Manifest,
+    packs: &[crate::pack::PackFile],
+    want: impl Fn(&Entry) -> bool,
+) -> Result<tempfile::TempDir, LayoutError> {
+    let root = tempfile::tempdir().unwrap();
+    let layout = Layout::prepare(manifest, want, |_| None, root.path())?;
+    fill(&layout, packs)?;
     layout.finish()?;
     Ok(root)
 }
@@ -61,10 +66,31 @@ fn only_what_is_wanted_is_laid_out_and_read() {
     let layout = Layout::prepare(
         &scanned.manifest,
         |entry| entry.path.display() == "src/small",
+        |_| None,
         tempfile::tempdir().unwrap().path(),
     )
     .unwrap();
     assert!(layout.ranges().iter().map(|range| range.length).sum::<u64>() < 1000);
+}
+
+#[test]
+fn what_is_there_already_is_linked_and_not_read() {
+    let (tree, packs) = (tree(), tempfile::tempdir().unwrap());
+    let scanned = scan(tree.path(), Owner::Keep, &mut |_, _| Verdict::Keep, packs.path()).unwrap();
+    let first = lay_out(&scanned.manifest, &scanned.packs, |_| true).unwrap();
+    // One of them has changed since in what can be seen.
+    fs::set_permissions(first.path().join("src/small"), fs::Permissions::from_mode(0o600)).unwrap();
+    let second = tempfile::tempdir().unwrap();
+    let known =
+        |entry: &Entry| Some(first.path().join(std::ffi::OsStr::from_bytes(entry.path.as_bytes())));
+    let layout = Layout::prepare(&scanned.manifest, |_| true, known, second.path()).unwrap();
+    assert!(layout.ranges().iter().map(|range| range.length).sum::<u64>() < 1000);
+    fill(&layout, &scanned.packs).unwrap();
+    layout.finish().unwrap();
+    let inode = |root: &Path, name: &str| fs::metadata(root.join(name)).unwrap().ino();
+    let big = "src/deep/big";
+    assert_eq!(inode(first.path(), big), inode(second.path(), big));
+    assert_ne!(inode(first.path(), "src/small"), inode(second.path(), "src/small"));
 }
 
 #[test]

@@ -4,13 +4,15 @@
 //! for removed ones. On disk a layer is a directory in overlayfs form: a character device 0/0 for a
 //! removed file, the attribute `trusted.overlay.opaque` for a replaced directory.
 
+mod compress;
 mod extract;
 mod header;
 mod pack;
 
+pub use compress::Compression;
 pub use extract::{ExtractError, Extracted, extract};
 pub use header::HeaderNumbers;
-pub use pack::{Compression, PackError, PackedLayer, pack_upper};
+pub use pack::{PackError, PackedLayer, pack_upper};
 
 /// Prefix of the name that stands for a removed file.
 const WHITEOUT_PREFIX: &str = ".wh.";

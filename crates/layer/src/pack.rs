@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -14,19 +14,8 @@ use std::path::{Path, PathBuf};
 use common::Digest;
 use common::digest::Hasher;
 
+use crate::compress::{BlobWriter, Compression};
 use crate::{CAPABILITY_XATTR, OPAQUE_NAME, OPAQUE_XATTR, WHITEOUT_PREFIX};
-
-/// How a blob is compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Compression {
-    /// gzip: what every registry and runtime takes.
-    #[default]
-    Gzip,
-    /// zstd.
-    Zstd,
-    /// Not at all.
-    None,
-}
 
 /// A layer blob on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,20 +52,17 @@ pub fn pack_upper(
     compression: Compression,
 ) -> Result<PackedLayer, PackError> {
     let fail = |path: &Path, source| PackError { path: path.to_owned(), source };
-    let mut paths = Vec::new();
-    collect(upper, Path::new(""), lowers, &mut paths).map_err(|source| fail(upper, source))?;
-    let file = File::create_new(out).map_err(|source| fail(out, source))?;
-    let blob = Hashing::new(BufWriter::with_capacity(256 << 10, file));
-    let encoder = Encoder::new(blob, compression).map_err(|source| fail(out, source))?;
-    let mut archive = Archive { writer: Hashing::new(encoder), names: HashMap::new() };
-    for path in &paths {
-        archive.append(upper, path).map_err(|source| fail(&upper.join(path), source))?;
+    let mut found = Vec::new();
+    collect(upper, Path::new(""), lowers, &mut found).map_err(|source| fail(upper, source))?;
+    let blob = BlobWriter::create(out, compression).map_err(|source| fail(out, source))?;
+    let mut archive = Archive { writer: Hashing::new(blob), names: HashMap::new() };
+    for found in &found {
+        let at = |source| fail(&upper.join(&found.path), source);
+        archive.append(upper, lowers, found).map_err(at)?;
     }
-    let (encoder, diff_id, uncompressed_bytes) =
+    let (blob, diff_id, uncompressed_bytes) =
         archive.finish().map_err(|source| fail(out, source))?;
-    let (mut file, blob, size_bytes) =
-        encoder.finish().map_err(|source| fail(out, source))?.finish();
-    file.flush().map_err(|source| fail(out, source))?;
+    let (blob, size_bytes) = blob.finish().map_err(|source| fail(out, source))?;
     let media_type = match compression {
         Compression::Gzip => oci::media_type::OCI_LAYER_GZIP,
         Compression::Zstd => oci::media_type::OCI_LAYER_ZSTD,
@@ -85,13 +71,19 @@ pub fn pack_upper(
     Ok(PackedLayer { diff_id, blob, size_bytes, media_type, uncompressed_bytes })
 }
 
-/// All paths below `directory` that belong into the layer, sorted by name at each level, each
+/// Something that belongs into a layer.
+struct Found {
+    path: PathBuf,
+    metadata: Metadata,
+}
+
+/// All below `directory` that belongs into the layer, sorted by name at each level, each
 /// directory before what it holds. Returns whether there were any.
 fn collect(
     upper: &Path,
     directory: &Path,
     lowers: &[PathBuf],
-    paths: &mut Vec<PathBuf>,
+    found: &mut Vec<Found>,
 ) -> io::Result<bool> {
     let mut names: Vec<_> = fs::read_dir(upper.join(directory))?
         .map(|entry| entry.map(|entry| entry.file_name()))
@@ -104,19 +96,27 @@ fn collect(
         if metadata.file_type().is_socket() {
             continue;
         }
-        let position = paths.len();
-        paths.push(path.clone());
-        if metadata.is_dir()
-            && !collect(upper, &path, lowers, paths)?
-            && !is_opaque(&upper.join(&path))?
-            && is_unchanged(&metadata, &path, lowers)
+        let position = found.len();
+        let is_directory = metadata.is_dir();
+        found.push(Found { path: path.clone(), metadata });
+        if is_directory
+            && !collect(upper, &path, lowers, found)?
+            && !hides(upper, &path, lowers)?
+            && is_unchanged(&found[position].metadata, &path, lowers)
         {
-            paths.truncate(position);
+            found.truncate(position);
             continue;
         }
         any = true;
     }
     Ok(any)
+}
+
+/// Whether a directory hides what the layers below have in its place. The kernel marks directories
+/// that hide nothing too.
+fn hides(upper: &Path, path: &Path, lowers: &[PathBuf]) -> io::Result<bool> {
+    let is_below = || lowers.iter().any(|lower| fs::symlink_metadata(lower.join(path)).is_ok());
+    Ok(is_opaque(&upper.join(path))? && is_below())
 }
 
 fn is_opaque(path: &Path) -> io::Result<bool> {
@@ -141,9 +141,9 @@ struct Archive<W: Write> {
 }
 
 impl<W: Write> Archive<W> {
-    fn append(&mut self, upper: &Path, path: &Path) -> io::Result<()> {
+    fn append(&mut self, upper: &Path, lowers: &[PathBuf], found: &Found) -> io::Result<()> {
+        let Found { path, metadata } = found;
         let on_disk = upper.join(path);
-        let metadata = fs::symlink_metadata(&on_disk)?;
         let kind = metadata.file_type();
         let name = path.as_os_str().as_bytes();
         if kind.is_char_device() && metadata.rdev() == 0 {
@@ -169,7 +169,7 @@ impl<W: Write> Archive<W> {
                 capability.as_deref(),
                 io::empty(),
             )?;
-            if is_opaque(&on_disk)? {
+            if hides(upper, path, lowers)? {
                 self.empty_file(&path.join(OPAQUE_NAME))?;
             }
             return Ok(());
@@ -331,50 +331,5 @@ impl<W: Write> Write for Hashing<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
-    }
-}
-
-enum Encoder<W: Write> {
-    Gzip(flate2::write::GzEncoder<W>),
-    Zstd(zstd::Encoder<'static, W>),
-    None(W),
-}
-
-impl<W: Write> Encoder<W> {
-    fn new(writer: W, compression: Compression) -> io::Result<Self> {
-        Ok(match compression {
-            // Level 4: near the default's size in half its time.
-            Compression::Gzip => {
-                Self::Gzip(flate2::GzBuilder::new().write(writer, flate2::Compression::new(4)))
-            }
-            Compression::Zstd => Self::Zstd(zstd::Encoder::new(writer, 3)?),
-            Compression::None => Self::None(writer),
-        })
-    }
-
-    fn finish(self) -> io::Result<W> {
-        match self {
-            Self::Gzip(encoder) => encoder.finish(),
-            Self::Zstd(encoder) => encoder.finish(),
-            Self::None(writer) => Ok(writer),
-        }
-    }
-}
-
-impl<W: Write> Write for Encoder<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Gzip(encoder) => encoder.write(bytes),
-            Self::Zstd(encoder) => encoder.write(bytes),
-            Self::None(writer) => writer.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Gzip(encoder) => encoder.flush(),
-            Self::Zstd(encoder) => encoder.flush(),
-            Self::None(writer) => writer.flush(),
-        }
     }
 }

@@ -10,8 +10,11 @@ use layer::{Compression, ExtractError, PackedLayer, extract, pack_upper};
 
 fn pack(upper: &Path, compression: Compression) -> (PackedLayer, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
-    let packed = pack_upper(upper, &[], &directory.path().join("blob"), compression).unwrap();
-    (packed, directory)
+    // What an opaque directory hides.
+    let lower = directory.path().join("lower");
+    fs::create_dir_all(lower.join("etc/opaque")).unwrap();
+    let blob = directory.path().join("blob");
+    (pack_upper(upper, &[lower], &blob, compression).unwrap(), directory)
 }
 
 fn unpack(blob: &Path) -> Result<(layer::Extracted, tempfile::TempDir), ExtractError> {

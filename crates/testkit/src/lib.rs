@@ -9,4 +9,4 @@ mod redis;
 
 pub use process::{free_port, postgres, program, registry};
 pub use redis::Redis;
-pub use standalone::{Postgres, Registry, Service, wait_for};
+pub use standalone::{Durability, Postgres, Registry, Service, wait_for};

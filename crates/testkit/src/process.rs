@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use standalone::{Durability, Postgres, Registry};
 
-/// Starts a private Postgres below `directory` that forgets everything.
-pub fn postgres(directory: &Path) -> anyhow::Result<Postgres> {
-    Ok(Postgres::start(directory, Durability::Scratch)?)
+/// Starts a private Postgres below `directory`.
+pub fn postgres(directory: &Path, durability: Durability) -> anyhow::Result<Postgres> {
+    Ok(Postgres::start(directory, durability)?)
 }
 
 /// Starts a private registry below `directory`.

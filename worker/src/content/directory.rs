@@ -18,9 +18,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use common::{Digest, StageId, WorkerId};
+use common::{Digest, ProjectName, StageId, WorkerId};
 
 use super::caches::CacheLocks;
+use super::trees::{KnownTree, KnownTrees};
 
 /// A data directory.
 #[derive(Debug)]
@@ -32,6 +33,7 @@ pub(crate) struct ContentStore {
     chains: Mutex<HashMap<StageId, Vec<PathBuf>>>,
     /// Who uses which cache mount.
     pub(super) cache_locks: CacheLocks,
+    trees: KnownTrees,
     _lock: fs::File,
 }
 
@@ -54,6 +56,7 @@ impl ContentStore {
             fetching: Mutex::default(),
             chains: Mutex::default(),
             cache_locks: CacheLocks::default(),
+            trees: KnownTrees::default(),
             _lock: lock,
         })
     }
@@ -123,6 +126,21 @@ impl ContentStore {
             chains.clear();
         }
         chains.insert(stage, lowers);
+    }
+
+    /// Remembers a tree whose files are in a layer.
+    pub(crate) fn remember_tree(&self, tree: KnownTree) {
+        self.trees.add(tree);
+    }
+
+    /// A layer that is not finished got its place.
+    pub(crate) fn layer_moved(&self, from: &Path, to: &Path) {
+        self.trees.moved(from, to);
+    }
+
+    /// The trees of a project whose files are in layers here, newest first.
+    pub(crate) fn trees(&self, project: &ProjectName) -> Vec<KnownTree> {
+        self.trees.of(project)
     }
 
     /// The root file system of a stage that ran here, if all of it is still there.

@@ -2,6 +2,8 @@
 
 mod caches;
 mod directory;
+mod trees;
 
 pub(crate) use caches::{Cache, cache_name};
 pub(crate) use directory::ContentStore;
+pub(crate) use trees::KnownTree;

@@ -231,8 +231,10 @@ async fn tree(
     let cancel = run.held.cancel.clone();
     let at = place.join("tree");
     let wanted = [source.to_owned()];
+    // Commands may write to it.
+    let at = sources::Place { mount: &at, files: &at, may_link: false };
     tokio::select! {
-        tree = sources::prepare(run, from, &wanted, &at, timing) => tree,
+        tree = sources::prepare(run, from, &wanted, at, timing) => tree,
         () = cancel.cancelled() => Err(JobError::Stopped),
     }
 }
@@ -260,7 +262,7 @@ async fn fill_cache(
         let (path, into) = (tree.path().map(Path::to_owned), first.clone());
         let copied = tokio::task::spawn_blocking(move || {
             let source = path.as_deref();
-            copy(&op, CopyInputs { source, keep_owner: true, remotes: None }, &into)
+            copy(&op, CopyInputs { source, keep_owner: true, ..CopyInputs::default() }, &into)
         })
         .await?;
         copied.map_err(|error| error.failure())?;

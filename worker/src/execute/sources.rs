@@ -1,6 +1,7 @@
 //! Where a copy reads from: always a directory.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use api::public::v1::TimingView;
@@ -15,7 +16,7 @@ use super::copy::has_wildcard;
 use super::failure::JobError;
 use super::stage::{StageRun, millis};
 use crate::rootfs::{Mount, mount_readonly};
-use crate::transfer::{ensure_layers, lay_out};
+use crate::transfer::{self, LaidOut, Wanted, ensure_layers};
 
 /// A source tree; gone when dropped.
 #[derive(Debug, Default)]
@@ -24,6 +25,20 @@ pub(super) struct Source {
     directory: Option<PathBuf>,
     /// Whether its entries keep their owners.
     pub(super) keep_owner: bool,
+    /// What `directory` was made from.
+    pub(super) manifest: Option<Arc<Manifest>>,
+}
+
+/// Where a source tree is made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place<'a> {
+    /// A directory that does not exist yet, to mount at.
+    pub(super) mount: &'a Path,
+    /// Another one, for files that are fetched.
+    pub(super) files: &'a Path,
+    /// Whether those files only go into layers, where nobody writes to them: then they may be other
+    /// names of files of the store.
+    pub(super) may_link: bool,
 }
 
 impl Source {
@@ -31,29 +46,35 @@ impl Source {
     pub(super) fn path(&self) -> Option<&Path> {
         self.mount.as_ref().map(Mount::path).or(self.directory.as_deref())
     }
+
+    /// The directory, where it is not the mounted root file system of somebody else.
+    pub(super) fn own_directory(&self) -> Option<&Path> {
+        self.directory.as_deref()
+    }
 }
 
-/// Makes the tree that a copy or a mount reads, at the new directory `at`: at least `wanted` of it,
-/// paths or patterns. For the files of another stage this may mean to wait: then the slot is free
+/// Makes the tree that a copy or a mount reads, at least `wanted` of it, paths or patterns. For the files of another stage this may mean to wait: then the slot is free
 /// meanwhile.
 pub(super) async fn prepare(
     run: &mut StageRun<'_>,
     from: &CopyFrom,
     wanted: &[String],
-    at: &Path,
+    place: Place<'_>,
     timing: &mut TimingView,
 ) -> Result<Source, JobError> {
     if wanted.is_empty() {
         return Ok(Source::default());
     }
-    let at = at.to_owned();
-    std::fs::create_dir(&at)?;
     match from {
-        CopyFrom::Context => context(run, run.job.context, wanted, at, timing).await,
-        CopyFrom::Scratch => Ok(Source { directory: Some(at), ..Source::default() }),
+        CopyFrom::Context => context(run, run.job.context, wanted, place, timing).await,
+        CopyFrom::Scratch => {
+            std::fs::create_dir(place.files)?;
+            Ok(Source { directory: Some(place.files.to_owned()), ..Source::default() })
+        }
         CopyFrom::NamedContext { name } => {
             let digest = run.job.contexts.get(name).copied();
-            context(run, Some(digest.ok_or_else(|| missing("context"))?), wanted, at, timing).await
+            context(run, Some(digest.ok_or_else(|| missing("context"))?), wanted, place, timing)
+                .await
         }
         CopyFrom::Image { image } => {
             let found = run.job.images.iter().find(|(index, _)| *index == image.0);
@@ -62,10 +83,11 @@ pub(super) async fn prepare(
             let start = Instant::now();
             let lowers = ensure_layers(run.worker, run.held.lease, &layers).await?;
             timing.fetch_millis += millis(start);
-            let mount = mount_readonly(&lowers, &at)?;
-            Ok(Source { mount: Some(mount), directory: None, keep_owner: true })
+            std::fs::create_dir(place.mount)?;
+            let mount = mount_readonly(&lowers, place.mount)?;
+            Ok(Source { mount: Some(mount), keep_owner: true, ..Source::default() })
         }
-        CopyFrom::Stage { stage, selector } => slice(run, *stage, selector, at, timing).await,
+        CopyFrom::Stage { stage, selector } => slice(run, *stage, selector, place, timing).await,
     }
 }
 
@@ -78,7 +100,7 @@ async fn context(
     run: &StageRun<'_>,
     digest: Option<Digest>,
     wanted: &[String],
-    at: PathBuf,
+    place: Place<'_>,
     timing: &mut TimingView,
 ) -> Result<Source, JobError> {
     let Some(digest) = digest else { return Ok(Source::default()) };
@@ -90,9 +112,10 @@ async fn context(
         prefixes.iter().any(|prefix| entry.path.is_within(prefix))
             || *links.get_or_init(|| has_link(manifest, &prefixes))
     };
-    lay_out(run.worker, run.held.lease, digest, None, want, &at).await?;
+    let laid_out = lay_out(run, digest, None, want, place).await?;
     timing.fetch_millis += millis(start);
-    Ok(Source { mount: None, directory: Some(at), keep_owner: false })
+    let directory = Some(place.files.to_owned());
+    Ok(Source { directory, manifest: Some(laid_out.manifest), ..Source::default() })
 }
 
 /// What stands before the first component with a wildcard.
@@ -120,7 +143,7 @@ async fn slice(
     run: &mut StageRun<'_>,
     stage: StageIndex,
     selector: &SliceSelector,
-    at: PathBuf,
+    place: Place<'_>,
     timing: &mut TimingView,
 ) -> Result<Source, JobError> {
     let ids = &run.job.stage_ids;
@@ -132,20 +155,37 @@ async fn slice(
     };
     let start = Instant::now();
     // The producer ran here: its root file system is read in place, no bytes move.
-    if let Some(lowers) = run.worker.content.chain(id)
-        && let Ok(mount) = mount_readonly(&lowers, &at)
-    {
-        note_use(run, id, selector, &input, 0);
-        timing.fetch_millis += millis(start);
-        return Ok(Source { mount: Some(mount), directory: None, keep_owner: true });
+    if let Some(lowers) = run.worker.content.chain(id) {
+        std::fs::create_dir(place.mount)?;
+        if let Ok(mount) = mount_readonly(&lowers, place.mount) {
+            note_use(run, id, selector, &input, 0);
+            timing.fetch_millis += millis(start);
+            return Ok(Source { mount: Some(mount), keep_owner: true, ..Source::default() });
+        }
+        std::fs::remove_dir(place.mount)?;
     }
     let inline = input.inline_manifest.as_ref().and_then(|text| BASE64_STANDARD.decode(text).ok());
     let everything = |_: &Manifest, _: &Entry| true;
-    let lease = run.held.lease;
-    let transferred = lay_out(run.worker, lease, input.manifest, inline, everything, &at).await?;
-    note_use(run, id, selector, &input, transferred);
+    let laid_out = lay_out(run, input.manifest, inline, everything, place).await?;
+    note_use(run, id, selector, &input, laid_out.transferred_bytes);
     timing.fetch_millis += millis(start);
-    Ok(Source { mount: None, directory: Some(at), keep_owner: true })
+    let (directory, manifest) = (Some(place.files.to_owned()), Some(laid_out.manifest));
+    Ok(Source { directory, manifest, keep_owner: true, mount: None })
+}
+
+/// Lays out what of a tree is wanted at the place for files.
+async fn lay_out(
+    run: &StageRun<'_>,
+    digest: Digest,
+    inline: Option<Vec<u8>>,
+    want: impl Fn(&Manifest, &Entry) -> bool + Send + 'static,
+    place: Place<'_>,
+) -> Result<LaidOut, JobError> {
+    std::fs::create_dir(place.files)?;
+    let trees = if place.may_link { run.worker.content.trees(run.project) } else { Vec::new() };
+    let known = move |entry: &Entry| trees.iter().find_map(|tree| tree.find(entry));
+    let tree = Wanted { digest, inline, want, known };
+    Ok(transfer::lay_out(run.worker, run.held.lease, tree, place.files).await?)
 }
 
 async fn park(
@@ -155,7 +195,7 @@ async fn park(
     timing: &mut TimingView,
 ) -> Result<SliceInput, JobError> {
     let start = Instant::now();
-    let held = std::sync::Arc::clone(run.held);
+    let held = Arc::clone(run.held);
     let waiting = held.wait_for_input(stage, selector);
     tokio::pin!(waiting);
     // Polled once, so that the phase is set before the coordinator is told of the free slot.

@@ -231,6 +231,7 @@ impl StageRun<'_> {
         ContentStore::commit(blob, &content.blob(&packed.blob))?;
         let place = content.layer(&packed.diff_id);
         ContentStore::commit(upper, &place)?;
+        content.layer_moved(upper, &place);
         Ok(place)
     }
 

@@ -1,6 +1,7 @@
 //! One step: mount, do, unmount.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use api::public::v1::{LogStream, TimingView};
@@ -11,10 +12,16 @@ use tokio::sync::mpsc;
 
 use super::copy::{CopyError, CopyInputs, copy, make_workdir};
 use super::failure::JobError;
+use super::sources::{self, Source};
 use super::stage::{StageRun, millis, stands_alone};
-use super::{mounts, remotes, sources};
+use super::{mounts, remotes};
+use crate::content::KnownTree;
 use crate::rootfs::{Mount, mount_memory, mount_writable};
 use crate::runtime::{RunError, RunExit, RunRequest};
+
+/// Where in the root file system the files of a copy are until they have their place: no file of an
+/// image has this name.
+const STAGING: &str = ".slipway-staging-5bd2f0a1c7e94d36";
 
 /// Output chunks of a command that wait to be split into lines.
 const OUTPUT_BUFFER: usize = 64;
@@ -28,13 +35,14 @@ pub(super) async fn run_step(
     timing: &mut TimingView,
 ) -> Result<(), JobError> {
     // What it reads may have to come first: the root file system is mounted after that.
-    let inputs = inputs(run, step, directory, timing).await?;
+    make_upper(run, upper)?;
+    let inputs = inputs(run, step, directory, upper, timing).await?;
     let start = Instant::now();
     let mount = mount_root(run, step, directory, upper)?;
     let root = mount.as_ref().map_or(upper, Mount::path).to_owned();
     let result = match &step.op {
         Op::Run(op) => run_command(run, step, op, &inputs.mounts, directory, &root).await,
-        Op::Copy(op) => copy_files(run, step, op, &inputs, &root).await,
+        Op::Copy(op) => copy_files(run, step, op, &inputs, upper, &root).await,
         Op::Workdir(op) => make_directory(op.clone(), root).await,
     };
     tokio::task::spawn_blocking(move || drop((mount, inputs))).await?;
@@ -45,7 +53,7 @@ pub(super) async fn run_step(
 /// What a step reads besides the root file system.
 #[derive(Debug, Default)]
 struct Inputs {
-    source: sources::Source,
+    source: Source,
     /// What was downloaded.
     remotes: Option<PathBuf>,
     mounts: mounts::Prepared,
@@ -55,15 +63,17 @@ async fn inputs(
     run: &mut StageRun<'_>,
     step: &Step,
     directory: &Path,
+    upper: &Path,
     timing: &mut TimingView,
 ) -> Result<Inputs, JobError> {
     let mut inputs = Inputs::default();
     match &step.op {
         Op::Copy(op) => {
             let cancel = run.held.cancel.clone();
-            let at = directory.join("source");
+            let (mount, files) = (directory.join("source"), upper.join(STAGING));
+            let at = sources::Place { mount: &mount, files: &files, may_link: true };
             inputs.source = tokio::select! {
-                source = sources::prepare(run, &op.from, &op.sources, &at, timing) => source?,
+                source = sources::prepare(run, &op.from, &op.sources, at, timing) => source?,
                 () = cancel.cancelled() => return Err(JobError::Stopped),
             };
             if !op.remotes.is_empty() {
@@ -90,20 +100,30 @@ fn mount_root(
     directory: &Path,
     upper: &Path,
 ) -> Result<Option<Mount>, JobError> {
-    use std::os::unix::fs::PermissionsExt as _;
     let (work, at) = (directory.join("work"), directory.join("root"));
-    for path in [upper, &work, &at] {
-        std::fs::create_dir(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))?;
-    }
-    // The root directory itself is the upper's: it has to look like the one below.
-    if let Some(lower) = run.lowers.last() {
-        copy_root_metadata(lower, upper)?;
+    for path in [&work, &at] {
+        make_open_directory(path)?;
     }
     if stands_alone(step) {
         return Ok(None);
     }
     Ok(Some(mount_writable(&run.lowers, upper, &work, &at)?))
+}
+
+/// Makes the directory that takes the changes.
+fn make_upper(run: &StageRun<'_>, upper: &Path) -> Result<(), JobError> {
+    make_open_directory(upper)?;
+    // The root directory itself is the upper's: it has to look like the one below.
+    match run.lowers.last() {
+        Some(lower) => copy_root_metadata(lower, upper),
+        None => Ok(()),
+    }
+}
+
+fn make_open_directory(path: &Path) -> Result<(), JobError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::create_dir(path)?;
+    Ok(std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))?)
 }
 
 fn copy_root_metadata(lower: &Path, upper: &Path) -> Result<(), JobError> {
@@ -206,18 +226,45 @@ async fn copy_files(
     step: &Step,
     op: &CopyOp,
     inputs: &Inputs,
+    upper: &Path,
     root: &Path,
 ) -> Result<(), JobError> {
-    let (op, root, keep_owner) = (op.clone(), root.to_owned(), inputs.source.keep_owner);
-    let (source, remotes) = (inputs.source.path().map(Path::to_owned), inputs.remotes.clone());
+    let (copied_op, root) = (op.clone(), root.to_owned());
+    let Source { keep_owner, manifest, .. } = &inputs.source;
+    let (keep_owner, staged) = (*keep_owner, inputs.source.own_directory().is_some());
+    let mounted = inputs.source.path().map(Path::to_owned);
+    let remotes = inputs.remotes.clone();
     let copied = tokio::task::spawn_blocking(move || {
-        let (source, remotes) = (source.as_deref(), remotes.as_deref());
-        copy(&op, CopyInputs { source, keep_owner, remotes }, &root)
+        // What was fetched lies inside the root file system, so that files need only be moved.
+        let source = if staged { Some(root.join(STAGING)) } else { mounted };
+        let inputs = CopyInputs {
+            source: source.as_deref(),
+            keep_owner,
+            may_move: staged,
+            remotes: remotes.as_deref(),
+        };
+        let copied = copy(&copied_op, inputs, &root);
+        if staged {
+            std::fs::remove_dir_all(root.join(STAGING))?;
+        }
+        Ok::<_, std::io::Error>(copied)
     })
-    .await?;
+    .await??;
     let stats = copied.map_err(|error: CopyError| error.failure())?;
     for warning in stats.warnings {
         run.log.line(step.number, LogStream::System, format!("warning: {warning}")).await;
+    }
+    if let Some(manifest) = manifest
+        && op.chown.is_none()
+        && op.chmod.is_none()
+        && let Some(placed) = stats.moved
+    {
+        run.worker.content.remember_tree(KnownTree {
+            project: run.project.clone(),
+            manifest: Arc::clone(manifest),
+            placed,
+            layer: upper.to_owned(),
+        });
     }
     Ok(())
 }

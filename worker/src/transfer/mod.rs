@@ -8,4 +8,4 @@ mod trees;
 pub(crate) use error::TransferError;
 pub(crate) use layers::{ensure_blob, ensure_layers, open_blob};
 pub(crate) use objects::upload;
-pub(crate) use trees::lay_out;
+pub(crate) use trees::{LaidOut, Wanted, lay_out};

@@ -1,6 +1,6 @@
 //! Trees: contexts and slices.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use api::worker::v1::{ObjectKind, ObjectName};
@@ -18,22 +18,43 @@ use crate::dispatch::Worker;
 /// Ranges that are read at once.
 const PARALLEL: usize = 8;
 
-/// Lays the wanted part of a tree out in the existing empty directory `target`. `inline` is the
-/// encoded manifest where the job message brought it. Returns the bytes that came through the
-/// object store.
+/// What of a tree is to be laid out.
+pub(crate) struct Wanted<W, K> {
+    /// Digest of its manifest.
+    pub(crate) digest: Digest,
+    /// The encoded manifest, where the job message brought it.
+    pub(crate) inline: Option<Vec<u8>>,
+    /// Which entries.
+    pub(crate) want: W,
+    /// Files of the store that are the same as an entry: they get a second name.
+    pub(crate) known: K,
+}
+
+/// A tree that was laid out.
+#[derive(Debug)]
+pub(crate) struct LaidOut {
+    /// All of the tree.
+    pub(crate) manifest: Arc<Manifest>,
+    /// Bytes that came through the object store.
+    pub(crate) transferred_bytes: u64,
+}
+
+/// Lays the wanted part of a tree out in the existing empty directory `target`.
 pub(crate) async fn lay_out(
     worker: &Arc<Worker>,
     lease: Lease,
-    digest: Digest,
-    inline: Option<Vec<u8>>,
-    want: impl Fn(&Manifest, &Entry) -> bool + Send + 'static,
+    tree: Wanted<
+        impl Fn(&Manifest, &Entry) -> bool + Send + 'static,
+        impl Fn(&Entry) -> Option<PathBuf> + Send + 'static,
+    >,
     target: &Path,
-) -> Result<u64, TransferError> {
-    let (manifest, mut transferred) = read_manifest(worker, lease, digest, inline).await?;
-    let root = target.to_owned();
+) -> Result<LaidOut, TransferError> {
+    let Wanted { digest, inline, want, known } = tree;
+    let (manifest, mut transferred_bytes) = read_manifest(worker, lease, digest, inline).await?;
+    let manifest = Arc::new(manifest);
+    let (root, whole) = (target.to_owned(), Arc::clone(&manifest));
     let layout = tokio::task::spawn_blocking(move || {
-        let layout = Layout::prepare(&manifest, |entry| want(&manifest, entry), &root)?;
-        Ok::<_, TransferError>(layout)
+        Layout::prepare(&whole, |entry| want(&whole, entry), known, &root)
     })
     .await??;
     let layout = Arc::new(layout);
@@ -56,14 +77,14 @@ pub(crate) async fn lay_out(
         })
         .buffer_unordered(PARALLEL);
     while let Some(count) = arriving.next().await {
-        transferred += count?;
+        transferred_bytes += count?;
     }
     drop(arriving);
     // Every task that wrote has ended, so nobody else holds the layout.
     let layout = Arc::try_unwrap(layout)
         .map_err(|_| TransferError::Damaged("a layout that is still in use".to_owned()))?;
     tokio::task::spawn_blocking(move || layout.finish()).await??;
-    Ok(transferred)
+    Ok(LaidOut { manifest, transferred_bytes })
 }
 
 async fn read_manifest(

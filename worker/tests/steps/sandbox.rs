@@ -272,5 +272,5 @@ pub(crate) fn tree(root: &Path) -> Vec<String> {
 
 /// A copy that reads one directory.
 pub(crate) fn inputs_of(source: &Path, keep_owner: bool) -> CopyInputs<'_> {
-    CopyInputs { source: Some(source), keep_owner, remotes: None }
+    CopyInputs { source: Some(source), keep_owner, ..CopyInputs::default() }
 }

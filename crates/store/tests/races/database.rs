@@ -33,7 +33,7 @@ impl Database {
         let directory = tempfile::tempdir().unwrap();
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(directory.path(), open).unwrap();
-        let postgres = testkit::postgres(directory.path()).unwrap();
+        let postgres = testkit::postgres(directory.path(), testkit::Durability::Scratch).unwrap();
         let url = postgres.database("races").unwrap();
         let store = Store::connect(&url, 8).await.unwrap();
         store.migrate().await.unwrap();

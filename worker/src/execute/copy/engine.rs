@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use common::ignore::IgnoreFile;
 use common::plan::{CopyFrom, CopyOp, InlineFile, Unpack, WorkdirOp};
+use common::tree::TreePath;
 use rustix::fs::{AtFlags, Dir, FileType, OFlags, Stat, Timespec, statat};
 
 use super::destination::{self, ensure};
@@ -28,6 +29,9 @@ pub struct CopyStats {
     pub content_bytes: u64,
     /// Things to tell the user, one line each.
     pub warnings: Vec<String>,
+    /// The directory of the source whose files were moved, and where to, when the copy did nothing
+    /// else.
+    pub moved: Option<(TreePath, TreePath)>,
 }
 
 /// How entries of one copy get their metadata.
@@ -82,6 +86,8 @@ pub(super) struct Copy<'a> {
     exclude: Option<IgnoreFile>,
     /// Whether archives among the sources are unpacked.
     unpacks: bool,
+    /// Whether files are moved rather than copied.
+    moves: bool,
     op: &'a CopyOp,
 }
 
@@ -92,6 +98,9 @@ pub struct CopyInputs<'a> {
     pub source: Option<&'a Path>,
     /// Whether its entries keep their owner; without, they are root's.
     pub keep_owner: bool,
+    /// Whether the files of `source` are wanted by nobody else and lie in the root file system: then
+    /// they are moved, with what is asked for changed, where they have one name only.
+    pub may_move: bool,
     /// The directory of what was downloaded: `0/<name>`, `1/<name>`, by position in the operation.
     pub remotes: Option<&'a Path>,
 }
@@ -100,7 +109,7 @@ pub struct CopyInputs<'a> {
 ///
 /// For `--link` the root file system is an empty directory: the copy is a layer by itself.
 pub fn copy(op: &CopyOp, inputs: CopyInputs<'_>, rootfs: &Path) -> Result<CopyStats, CopyError> {
-    let CopyInputs { source, keep_owner, remotes } = inputs;
+    let CopyInputs { source, keep_owner, may_move, remotes } = inputs;
     let target = Root::open(rootfs).map_err(|error| CopyError::io("/", error))?;
     let mut stats = CopyStats::default();
     let owner = match op.chown.as_deref() {
@@ -116,7 +125,8 @@ pub fn copy(op: &CopyOp, inputs: CopyInputs<'_>, rootfs: &Path) -> Result<CopySt
     };
     let rules = Rules { owner, keep_owner, mode: ModeRule::new(op.chmod.as_ref())? };
     let unpacks = op.unpack != Unpack::Never;
-    let mut copy = Copy { rules, target, stats, exclude: excludes(op)?, unpacks, op };
+    let mut copy = Copy { rules, target, stats, exclude: excludes(op)?, unpacks, moves: false, op };
+    let mut sources = Vec::new();
     for pattern in &op.sources {
         let (pattern, pivot) =
             if op.parents { parents::pivot(pattern) } else { (pattern.clone(), 0) };
@@ -144,13 +154,24 @@ pub fn copy(op: &CopyOp, inputs: CopyInputs<'_>, rootfs: &Path) -> Result<CopySt
             }
             vec![path]
         };
-        for path in found {
+        sources.extend(found.into_iter().map(|path| (path, pivot)));
+    }
+    if let Some(source) = source.filter(|_| !sources.is_empty()) {
+        let source = Root::open(source).map_err(|error| CopyError::io("/", error))?;
+        copy.moves = may_move && are_apart(&source, &sources);
+        let is_all = sources.len() == 1 && op.remotes.is_empty() && op.inline.is_empty();
+        for (path, pivot) in sources {
             if op.parents {
                 copy.with_parents(&source, &path, pivot)?;
             } else {
                 copy.one_source(&source, &path)?;
             }
         }
+        if !(copy.moves && is_all) {
+            // Something else may stand where a moved file was.
+            copy.stats.moved = None;
+        }
+        copy.moves = false;
     }
     copy.unpacks = op.unpack == Unpack::All;
     for (number, remote) in op.remotes.iter().enumerate() {
@@ -168,6 +189,26 @@ pub fn copy(op: &CopyOp, inputs: CopyInputs<'_>, rootfs: &Path) -> Result<CopySt
         copy.inline_file(file)?;
     }
     Ok(copy.stats)
+}
+
+/// Whether nothing is named by two of the sources, so that each can be moved.
+fn are_apart(source: &Root, paths: &[(Vec<u8>, usize)]) -> bool {
+    let [_, _, ..] = paths else { return true };
+    let mut followed: Vec<TreePath> = Vec::new();
+    for (path, _) in paths {
+        // A link makes another path of what may be named by itself as well.
+        match source.resolve(path) {
+            Ok(found) if found == *path => followed.extend(TreePath::new(found).ok()),
+            _ => return false,
+        }
+    }
+    followed.sort_unstable();
+    // Sorted by bytes, what is below a directory need not be right behind it.
+    followed.len() == paths.len()
+        && followed
+            .iter()
+            .enumerate()
+            .all(|(at, path)| !followed[at + 1..].iter().any(|other| other.is_within(path)))
 }
 
 fn excludes(op: &CopyOp) -> Result<Option<IgnoreFile>, CopyError> {
@@ -209,6 +250,7 @@ impl Copy<'_> {
             let from = source.open_directory(&followed).map_err(|error| fail(error.into()))?;
             let destination = self.destination_directory()?;
             let mut links = HardLinks::new(&destination, &followed).map_err(fail)?;
+            self.note_move(&followed, self.resolve_destination()?);
             self.children(&from, &destination, &followed, &mut links)?;
             // The destination itself keeps its mode and owner, but takes the source's time.
             let times = Metadata::of(&stat).modified;
@@ -252,6 +294,12 @@ impl Copy<'_> {
         let (parent, name) = if is_directory { (path.as_slice(), name) } else { split(&path) };
         let directory = ensure(&self.target, parent, &self.rules.fresh_directory())?;
         Ok((directory, name.to_vec()))
+    }
+
+    fn note_move(&mut self, from: &[u8], to: Vec<u8>) {
+        if let (Ok(from), Ok(to)) = (TreePath::new(from), TreePath::new(to)) {
+            self.stats.moved = Some((from, to));
+        }
     }
 
     fn resolve_destination(&self) -> Result<Vec<u8>, CopyError> {
@@ -378,6 +426,12 @@ impl Copy<'_> {
             }
             FileType::RegularFile => {
                 if stat.st_nlink > 1 && links.link(stat, path, into, new_name).map_err(fail)? {
+                    return Ok(());
+                }
+                if self.moves
+                    && node::take(from, name, stat, into, new_name, &metadata).map_err(fail)?
+                {
+                    self.count(u64::try_from(stat.st_size).unwrap_or(0));
                     return Ok(());
                 }
                 let mut reader = open_regular(from, name).map_err(fail)?;

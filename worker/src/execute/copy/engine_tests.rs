@@ -45,7 +45,7 @@ impl Trees {
 
     fn copy_with(&self, op: &CopyOp, keep_owner: bool) -> Result<CopyStats, CopyError> {
         let source = self.source();
-        let inputs = CopyInputs { source: Some(&source), keep_owner, remotes: None };
+        let inputs = CopyInputs { source: Some(&source), keep_owner, ..CopyInputs::default() };
         copy(op, inputs, &self.rootfs())
     }
 
@@ -61,11 +61,58 @@ fn op(sources: &[&str], destination: &str) -> CopyOp {
 
 /// Copies and compares one file of the result with the source it must have come from.
 fn check(source: &[&str], rootfs: &[&str], op: &CopyOp, expected: &[(&str, &str)]) {
-    let trees = Trees::new(source, rootfs);
-    trees.copy(op).unwrap();
-    for (path, from) in expected {
-        assert_eq!(trees.read(path), format!("source:{from}"), "{op:?}");
+    for may_move in [false, true] {
+        let trees = Trees::new(source, rootfs);
+        let mut from = trees.source();
+        if may_move {
+            let staging = trees.rootfs().join("staging");
+            fs::rename(from, &staging).unwrap();
+            from = staging;
+        }
+        let inputs = CopyInputs { source: Some(&from), may_move, ..CopyInputs::default() };
+        copy(op, inputs, &trees.rootfs()).unwrap();
+        for (path, from) in expected {
+            assert_eq!(trees.read(path), format!("source:{from}"), "{op:?} {may_move}");
+        }
     }
+}
+
+#[test]
+fn what_two_sources_name_is_there_for_both() {
+    let cases = [
+        (&["a"][..], op(&["/a", "/a"], "/x/"), &[("x/a", "a")][..]),
+        (&["d/a"], op(&["/d", "/d/a"], "/x/"), &[("x/a", "d/a")]),
+        (&["d/a"], op(&["/d/a", "/d"], "/x/"), &[("x/a", "d/a")]),
+        (&["a", "l -> a"], op(&["/l", "/a"], "/x/"), &[("x/a", "a"), ("x/l", "a")]),
+        (&["a", "l -> a"], op(&["/*"], "/x/"), &[("x/a", "a"), ("x/l", "a")]),
+        (
+            &["d/a", "d-b", "d/e/f"],
+            op(&["/d", "/d-b", "/d/e"], "/x/"),
+            &[("x/e/f", "d/e/f"), ("x/f", "d/e/f")],
+        ),
+    ];
+    for (source, op, expected) in cases {
+        check(source, &[], &op, expected);
+    }
+}
+
+#[test]
+fn a_moved_file_with_another_name_does_not_change_under_that_one() {
+    let trees = Trees::new(&["a", "b"], &[]);
+    let staging = trees.rootfs().join("staging");
+    fs::rename(trees.source(), &staging).unwrap();
+    let kept = trees.root.path().join("kept");
+    fs::hard_link(staging.join("a"), &kept).unwrap();
+    let before = fs::metadata(&kept).unwrap();
+    let op = CopyOp { chown: Some("7:8".to_owned()), ..op(&["/a", "/b"], "/x/") };
+    let inputs = CopyInputs { source: Some(&staging), may_move: true, ..CopyInputs::default() };
+    copy(&op, inputs, &trees.rootfs()).unwrap();
+    assert_eq!(fs::metadata(&kept).unwrap().uid(), before.uid());
+    for name in ["x/a", "x/b"] {
+        let made = fs::metadata(trees.rootfs().join(name)).unwrap();
+        assert_eq!((made.uid(), made.gid(), made.nlink()), (7, 8, 1), "{name}");
+    }
+    assert!(!staging.join("b").exists(), "a file with one name is moved");
 }
 
 #[test]

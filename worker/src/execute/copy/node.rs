@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, RawMode, Stat, Timespec, Timestamps, Uid, XattrFlags,
     chownat, fchmod, fchown, fgetxattr, flistxattr, fsetxattr, futimens, linkat, mkdirat, mknodat,
-    openat, readlinkat, statat, symlinkat, unlinkat, utimensat,
+    openat, readlinkat, renameat, statat, symlinkat, unlinkat, utimensat,
 };
 
 use super::glob::os_name;
@@ -72,6 +72,38 @@ pub(super) fn clear(directory: &OwnedFd, name: &[u8]) -> io::Result<bool> {
         Err(rustix::io::Errno::NOENT) => Ok(false),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Moves a regular file to where nothing is, and gives it its metadata; whether that was possible.
+/// One that has other names keeps them, so it must not change.
+pub(super) fn take(
+    from: &OwnedFd,
+    from_name: &[u8],
+    stat: &Stat,
+    directory: &OwnedFd,
+    name: &[u8],
+    metadata: &Metadata,
+) -> io::Result<bool> {
+    let changes = *metadata != Metadata::of(stat);
+    if changes && stat.st_nlink > 1 {
+        return Ok(false);
+    }
+    match renameat(from, os_name(from_name), directory, os_name(name)) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::XDEV) => return Ok(false),
+        Err(error) => return Err(error.into()),
+    }
+    if changes {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = openat(directory, os_name(name), flags, Mode::empty())?;
+        let mut capability = vec![0; MAX_XATTR_BYTES];
+        let length = fgetxattr(&file, "security.capability", capability.as_mut_slice());
+        metadata.apply(&file)?;
+        if let Ok(length) = length {
+            set_capability(&file, &capability[..length])?;
+        }
+    }
+    Ok(true)
 }
 
 /// Makes an empty regular file that was not there, open for writing.

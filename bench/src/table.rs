@@ -1,0 +1,78 @@
+//! The table of results.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use crate::builders::Builder;
+
+/// Between these lines of the page stands the table.
+const BEGIN: &str = "<!-- make bench writes from here -->\n";
+const END: &str = "<!-- to here -->\n";
+
+/// One line: a workload, or one phase of it.
+#[derive(Debug)]
+pub(crate) struct Row {
+    workload: &'static str,
+    pub(crate) phase: &'static str,
+    spent: BTreeMap<Builder, Vec<Duration>>,
+}
+
+impl Row {
+    pub(crate) fn new(workload: &'static str, phase: &'static str) -> Self {
+        Self { workload, phase, spent: BTreeMap::new() }
+    }
+
+    pub(crate) fn add(&mut self, builder: Builder, spent: Duration) {
+        self.spent.entry(builder).or_default().push(spent);
+    }
+
+    fn median(&self, builder: Builder) -> Option<f64> {
+        let mut all: Vec<f64> =
+            self.spent.get(&builder)?.iter().map(Duration::as_secs_f64).collect();
+        all.sort_by(f64::total_cmp);
+        let middle = all.len() / 2;
+        let low = all.get(all.len().saturating_sub(1) / 2)?;
+        Some(f64::midpoint(*low, *all.get(middle)?))
+    }
+}
+
+/// The table as Markdown.
+pub(crate) fn markdown(rows: &[Row]) -> String {
+    let mut text = String::from(
+        "| workload | Slipway | BuildKit | buildah | ÷ BuildKit | ÷ buildah |\n|---|---|---|---|---|---|\n",
+    );
+    for row in rows {
+        let [slipway, buildkit, buildah] = Builder::ALL.map(|builder| row.median(builder));
+        let seconds =
+            |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{value:.2} s"));
+        let ratio = |other: Option<f64>| match (slipway, other) {
+            (Some(own), Some(other)) => format!("{:.2}", own / other),
+            _ => "–".to_owned(),
+        };
+        let _ = writeln!(
+            text,
+            "| `{}` {} | {} | {} | {} | **{}** | {} |",
+            row.workload,
+            row.phase,
+            seconds(slipway),
+            seconds(buildkit),
+            seconds(buildah),
+            ratio(buildkit),
+            ratio(buildah),
+        );
+    }
+    text
+}
+
+/// Puts the table into the page.
+pub(crate) fn store(table: &str, runs: usize) -> anyhow::Result<()> {
+    let path = e2e::source_root().join("bench/README.md");
+    let page = std::fs::read_to_string(&path)?;
+    let (before, rest) = page.split_once(BEGIN).context("the page has no place for the table")?;
+    let (_, after) = rest.split_once(END).context("the page has no place for the table")?;
+    let page = format!("{before}{BEGIN}Medians of {runs} runs:\n\n{table}{END}{after}");
+    Ok(std::fs::write(path, page)?)
+}
