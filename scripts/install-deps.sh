@@ -2,7 +2,7 @@
 # Installs what is missing of the Debian packages that building, testing and the demo need, and of
 # those that are named.
 set -euo pipefail
-packages=(build-essential curl crun docker-registry git iproute2 nftables postgresql redis-server runc
+packages=(build-essential curl crun docker-registry git iproute2 nftables openssl postgresql redis-server runc
   busybox-static skopeo slirp4netns umoci util-linux "$@")
 missing=()
 for package in "${packages[@]}"; do

@@ -161,9 +161,14 @@ pub(crate) struct Build {
     /// Push the image under its names.
     #[arg(long)]
     pub(crate) push: bool,
-    /// What to make: type=image,name=NAME,push=true or type=oci,dest=FILE; may be repeated.
+    /// What to make: type=image,name=NAME,push=true or type=oci,dest=FILE, and more (docs/outputs.md);
+    /// may be repeated.
     #[arg(short, long)]
     pub(crate) output: Vec<String>,
+    /// An annotation for the image: [manifest:|index:|manifest-descriptor:|index-descriptor:]KEY=VALUE;
+    /// may be repeated.
+    #[arg(long)]
+    pub(crate) annotation: Vec<String>,
     /// Look for what is unwise in the Dockerfile, and build nothing; short for --call=check.
     #[arg(long)]
     pub(crate) check: bool,
@@ -210,8 +215,6 @@ pub(crate) struct Later {
     #[arg(long, hide = true)]
     ssh: Vec<String>,
     #[arg(long, hide = true)]
-    annotation: Vec<String>,
-    #[arg(long, hide = true)]
     load: bool,
     #[arg(long, hide = true)]
     cache_from: Vec<String>,
@@ -236,7 +239,6 @@ impl Later {
     pub(crate) fn first(&self) -> Option<&'static str> {
         let lists = [
             (&self.ssh, "--ssh"),
-            (&self.annotation, "--annotation"),
             (&self.cache_from, "--cache-from"),
             (&self.cache_to, "--cache-to"),
             (&self.allow, "--allow"),

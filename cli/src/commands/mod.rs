@@ -9,6 +9,7 @@ mod find;
 mod input;
 mod logs;
 mod options;
+mod outputs;
 mod plan;
 mod request;
 mod run;

@@ -24,8 +24,9 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::decide::{Decided, Decision, decide};
-use super::new_plan::{Outputs, first_command, new_plan};
+use super::new_plan::{first_command, new_plan};
 use super::options::{Settings, options, platforms};
+use super::outputs::Outputs;
 use super::refresh::without_stages;
 use super::{App, AppError};
 
@@ -144,7 +145,7 @@ impl App {
         let request: BuildRequest = serde_json::from_value(build.request.clone())?;
         let Prepared { plan, epoch, warnings, decided } =
             self.prepare(&request, Packs::Needed).await?;
-        let outputs = Outputs::of(&request, epoch);
+        let outputs = Outputs::of(&request, epoch)?;
         let BuildSource::Context(source) = &request.source;
         let mut stored = new_plan(&plan, &decided, &Settings::of(&request), outputs)?;
         stored.context = source.manifest;

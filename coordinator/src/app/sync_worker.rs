@@ -188,6 +188,7 @@ impl App {
             contexts: document.contexts,
             secrets,
             fresh_caches: document.fresh_caches,
+            compression: document.compression,
             stage: document.stage,
             stage_ids: document.stage_ids,
             images: document.images,
@@ -249,7 +250,8 @@ impl App {
             document.created = created;
             images.push(ExportImage { layers, document });
         }
-        Ok(Some(Job::Export(Box::new(ExportJob { images, targets: export.targets }))))
+        let (source_date_epoch, targets) = (export.source_date_epoch, export.targets);
+        Ok(Some(Job::Export(Box::new(ExportJob { images, source_date_epoch, targets }))))
     }
 }
 

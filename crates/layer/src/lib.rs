@@ -8,11 +8,13 @@ mod compress;
 mod extract;
 mod header;
 mod pack;
+mod recompress;
 
 pub use compress::Compression;
 pub use extract::{ExtractError, Extracted, extract};
 pub use header::HeaderNumbers;
 pub use pack::{PackError, PackedLayer, pack_upper};
+pub use recompress::{Recompress, RecompressError, recompress};
 
 /// Prefix of the name that stands for a removed file.
 const WHITEOUT_PREFIX: &str = ".wh.";

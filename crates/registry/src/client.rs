@@ -452,9 +452,9 @@ mod tests {
         };
         assert_eq!(pause("7"), Some(Duration::from_secs(7)));
         assert_eq!(pause("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
-        let later = std::time::SystemTime::now() + Duration::from_secs(3600);
+        let later = std::time::SystemTime::now() + Duration::from_hours(1);
         let asked = pause(&httpdate::fmt_http_date(later)).unwrap();
-        assert!(asked > Duration::from_secs(3000) && asked <= Duration::from_secs(3600));
+        assert!(asked > Duration::from_mins(50) && asked <= Duration::from_hours(1));
         assert_eq!(pause("soon"), None);
     }
 }

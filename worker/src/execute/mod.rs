@@ -3,6 +3,7 @@
 pub mod copy;
 mod export;
 mod failure;
+mod image;
 mod job;
 mod mounts;
 mod remotes;

@@ -11,11 +11,12 @@ use api::worker::v1::{
 use common::image::{Layer, LayerOrigin};
 use common::plan::{Op, Step};
 use common::{Failure, FailureClass, ProjectName};
-use layer::{Compression, PackError, PackedLayer};
+use layer::{PackError, PackedLayer};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
 use super::failure::JobError;
+use super::image::compression;
 use super::job::{Account, persist};
 use super::slices;
 use super::step::run_step;
@@ -151,9 +152,9 @@ impl StageRun<'_> {
         let from = upper.clone();
         let blob = directory.path().join("blob");
         let out = blob.clone();
-        let packing = tokio::task::spawn_blocking(move || {
-            layer::pack_upper(&from, &lowers, &out, Compression::Gzip)
-        });
+        let form = compression(self.job.compression);
+        let packing =
+            tokio::task::spawn_blocking(move || layer::pack_upper(&from, &lowers, &out, form));
         self.lowers.push(upper.clone());
         let number = step.number;
         self.report(number, StepState::Done, timing, None).await?;
