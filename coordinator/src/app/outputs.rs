@@ -233,7 +233,10 @@ mod tests {
             ),
         ] {
             let problem = check(&request(platforms, outputs.clone())).unwrap_err();
-            assert!(problem.detail.as_deref().is_some_and(|detail| detail.contains(words)), "{outputs}: {problem:?}");
+            assert!(
+                problem.detail.as_deref().is_some_and(|detail| detail.contains(words)),
+                "{outputs}: {problem:?}"
+            );
         }
         let good = image(json!({"annotations": note("index"), "compression_level": 9}));
         assert!(check(&request(both, good)).is_ok());
