@@ -137,6 +137,10 @@ pub(crate) struct Build {
     /// repeated.
     #[arg(long)]
     pub(crate) secret: Vec<String>,
+    /// An SSH agent that the build may use, for RUN --mount=type=ssh and repositories over ssh:
+    /// default (that of SSH_AUTH_SOCK), NAME=SOCKET or NAME=KEYFILE[,KEYFILE]; may be repeated.
+    #[arg(long)]
+    pub(crate) ssh: Vec<String>,
     /// What commands reach that do not say: default, none, host.
     #[arg(long)]
     pub(crate) network: Option<String>,
@@ -213,8 +217,6 @@ pub(crate) struct Plan {
 #[command(next_help_heading = "Not supported yet (refused)")]
 pub(crate) struct Later {
     #[arg(long, hide = true)]
-    ssh: Vec<String>,
-    #[arg(long, hide = true)]
     load: bool,
     #[arg(long, hide = true)]
     cache_from: Vec<String>,
@@ -238,7 +240,6 @@ impl Later {
     /// The first of these flags that was given.
     pub(crate) fn first(&self) -> Option<&'static str> {
         let lists = [
-            (&self.ssh, "--ssh"),
             (&self.cache_from, "--cache-from"),
             (&self.cache_to, "--cache-to"),
             (&self.allow, "--allow"),
@@ -264,7 +265,7 @@ mod tests {
 
     #[test]
     fn flags_that_are_not_built_are_noticed() {
-        for flag in ["--ssh=default", "--load", "--sbom=true", "--cache-from=x"] {
+        for flag in ["--annotation=a=b", "--load", "--sbom=true", "--cache-from=x"] {
             let arguments = Arguments::try_parse_from(["slipway", "build", flag, "."]).unwrap();
             let Command::Build(build) = arguments.command else { panic!() };
             assert_eq!(build.later.first(), flag.split('=').next(), "{flag}");

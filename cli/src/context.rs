@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use api::public::v1::{ContextUpload, PackOffer, UploadTarget};
-use blobstore::scan::{Owner, Scan, Verdict, scan};
+use blobstore::memory::Memory;
+use blobstore::scan::{Owner, Scan, ScanError, Verdict, scan};
 use client::public::Client;
 use common::ignore::IgnoreFile;
 use common::tree::TreePath;
@@ -12,6 +13,8 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 
 use crate::exit::CliError;
 
+/// Contexts that are remembered.
+const MAX_MEMORIES: usize = 64;
 /// Objects that are sent at once.
 const PARALLEL: usize = 6;
 
@@ -87,12 +90,18 @@ pub(crate) async fn send(
     let scratch = tempfile::tempdir().map_err(|error| CliError::file(context, &error))?;
     let (root, packs) = (context.to_owned(), scratch.path().to_owned());
     let scanned = tokio::task::spawn_blocking(move || {
-        scan(
-            &root,
-            Owner::Root,
-            &mut |path, is_directory| judge(&ignore, path, is_directory),
-            &packs,
-        )
+        let memory_path = memory_path(&root);
+        let memory = memory_path.as_deref().map(Memory::load).unwrap_or_default();
+        let mut judge = |path: &TreePath, is_directory| judge(&ignore, path, is_directory);
+        let scanned = scan(&root, Owner::Root, &mut judge, &packs, &memory)?;
+        // Without it the next build reads everything again, which is no reason to fail.
+        if let Some(path) = memory_path
+            && scanned.memory() != &memory
+            && scanned.memory().store(&path).is_ok()
+        {
+            forget_old(&path);
+        }
+        Ok::<_, ScanError>(scanned)
     })
     .await
     .map_err(|error| CliError::file(context, &error))?
@@ -107,6 +116,32 @@ pub(crate) async fn send(
         content_bytes: scanned.manifest.content_bytes(),
         sent_bytes,
     })
+}
+
+/// Where it is kept what is known of a context from the last time.
+fn memory_path(context: &Path) -> Option<PathBuf> {
+    let context = context.canonicalize().ok()?;
+    let cache = match std::env::var_os("XDG_CACHE_HOME") {
+        Some(cache) => PathBuf::from(cache),
+        None => PathBuf::from(std::env::var_os("HOME")?).join(".cache"),
+    };
+    let name = Digest::of(context.as_os_str().as_encoded_bytes()).hex();
+    Some(cache.join("slipway/contexts").join(name))
+}
+
+/// Removes the memories that were not used for longest, when there are many.
+fn forget_old(path: &Path) {
+    let Some(entries) = path.parent().and_then(|parent| std::fs::read_dir(parent).ok()) else {
+        return;
+    };
+    let mut all: Vec<_> = entries
+        .flatten()
+        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+        .collect();
+    all.sort_unstable_by(|a, b| b.cmp(a));
+    for (_, path) in all.into_iter().skip(MAX_MEMORIES) {
+        let _ = std::fs::remove_file(path);
+    }
 }
 
 fn judge(ignore: &IgnoreFile, path: &TreePath, is_directory: bool) -> Verdict {
@@ -131,11 +166,7 @@ async fn upload(
     let request = ContextUpload {
         project: project.clone(),
         manifest: offer(scanned.digest, scanned.encoded.len() as u64),
-        packs: scanned
-            .packs
-            .iter()
-            .map(|file| offer(file.pack.digest, file.pack.size_bytes))
-            .collect(),
+        packs: scanned.packs().map(|pack| offer(pack.digest, pack.size_bytes)).collect(),
     };
     let answer = client.negotiate(&request).await?;
     let is_wanted =
@@ -143,12 +174,16 @@ async fn upload(
     let missing = answer.missing.into_iter().filter(is_wanted);
     let sent: Vec<u64> = futures_util::stream::iter(missing)
         .map(|target| async move {
-            let pack = scanned.packs.iter().find(|file| file.pack.digest == target.digest);
+            let pack = scanned.packs().find(|pack| pack.digest == target.digest);
             let (path, size) = match pack {
-                Some(file) => (file.path.as_path(), file.pack.size_bytes),
-                None => (manifest, scanned.encoded.len() as u64),
+                Some(pack) => {
+                    let path = scanned.pack_file(&pack.digest);
+                    (path.map_err(|error| CliError::file(manifest, &error))?, pack.size_bytes)
+                }
+                None => (manifest.to_owned(), scanned.encoded.len() as u64),
             };
-            client.upload(&target, path, size).await.map(|()| size)
+            client.upload(&target, &path, size).await?;
+            Ok::<_, CliError>(size)
         })
         .buffer_unordered(PARALLEL)
         .try_collect()

@@ -1,5 +1,6 @@
 //! `slipway`: builds Dockerfiles on a farm.
 
+mod agent;
 mod args;
 mod commands;
 mod context;

@@ -6,6 +6,7 @@
 pub mod build;
 pub mod cache_key;
 pub mod digest;
+pub mod holes;
 pub mod ids;
 pub mod ignore;
 pub mod image;

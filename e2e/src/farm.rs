@@ -22,13 +22,25 @@ pub struct FarmOptions {
     pub lost_after_secs: u64,
     /// Whether ADD may fetch from this machine.
     pub fetch_private: bool,
+    /// Most bytes that a worker keeps.
+    pub store_max_bytes: Option<u64>,
     /// Whether the database survives a crash of the machine; tests do without.
     pub is_durable: bool,
+    /// Whether the workers are started by a user without rights.
+    pub rootless: bool,
 }
 
 impl Default for FarmOptions {
     fn default() -> Self {
-        Self { workers: 2, slots: 1, lost_after_secs: 3, fetch_private: false, is_durable: false }
+        Self {
+            workers: 2,
+            slots: 1,
+            lost_after_secs: 3,
+            fetch_private: false,
+            store_max_bytes: None,
+            is_durable: false,
+            rootless: false,
+        }
     }
 }
 
@@ -44,6 +56,7 @@ pub struct Farm {
     postgres: Postgres,
     address: String,
     token: String,
+    rootless: bool,
     directory: tempfile::TempDir,
 }
 
@@ -56,6 +69,16 @@ pub struct Ran {
     pub stdout: String,
     /// What it said.
     pub stderr: String,
+}
+
+impl Ran {
+    fn of(output: &std::process::Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
 }
 
 impl Farm {
@@ -109,13 +132,15 @@ impl Farm {
         let token = run_coordinator(&config, &["token", "--scope", "builds:write"])?;
         let join = run_coordinator(&config, &["token", "--scope", "workers"])?;
         let mut workers = Vec::new();
+        let limit = options.store_max_bytes;
+        let store = limit.map_or_else(String::new, |limit| format!("store_max_bytes = {limit}\n"));
         for number in 1..=options.workers {
             let config = root.join(format!("worker-{number}.toml"));
             std::fs::write(
                 &config,
                 format!(
                     "[worker]\nname = \"worker-{number}\"\ndata_dir = \"{}\"\nslots = {}\n\
-                     drain_secs = 5\n[coordinator]\nurl = \"{address}\"\ntoken = \"{}\"\n\
+                     drain_secs = 5\n{store}[coordinator]\nurl = \"{address}\"\ntoken = \"{}\"\n\
                      [fetch]\nallow_private_networks = {}\n{mirrors}",
                     root.join(format!("data-{number}")).display(),
                     options.slots,
@@ -123,7 +148,7 @@ impl Farm {
                     options.fetch_private,
                 ),
             )?;
-            workers.push(Some(start_worker(root, number)?));
+            workers.push(Some(start_worker(root, number, options.rootless)?));
         }
         let token = token.trim().to_owned();
         let coordinator = Some(coordinator);
@@ -136,6 +161,7 @@ impl Farm {
             postgres,
             address,
             token,
+            rootless: options.rootless,
             directory,
         };
         wait_for("the workers", Duration::from_secs(30), || {
@@ -183,12 +209,7 @@ impl Farm {
         &self,
         arguments: impl IntoIterator<Item = S>,
     ) -> anyhow::Result<Ran> {
-        let output = self.command()?.args(arguments).output()?;
-        Ok(Ran {
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        })
+        Ok(Ran::of(&self.command()?.args(arguments).output()?))
     }
 
     /// Starts the command line in the background.
@@ -226,6 +247,31 @@ impl Farm {
         Ok(self.slipway(["logs", "last"])?.stdout)
     }
 
+    /// Runs `slipway-worker store` for a worker; `name` as in `worker-1`.
+    pub fn store<S: AsRef<OsStr>>(
+        &self,
+        name: &str,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> anyhow::Result<Ran> {
+        let mut command = Command::new(program("slipway-worker")?);
+        command.arg("store").args(arguments).arg("--config");
+        let output = command.arg(self.directory().join(format!("{name}.toml"))).output()?;
+        Ok(Ran::of(&output))
+    }
+
+    /// Where a worker keeps things.
+    pub fn worker_data(&self, name: &str) -> PathBuf {
+        self.directory().join(format!("data-{}", name.trim_start_matches("worker-")))
+    }
+
+    /// Starts a worker that was killed.
+    pub fn restart_worker(&mut self, name: &str) -> anyhow::Result<()> {
+        let number: usize = name.trim_start_matches("worker-").parse()?;
+        let started = start_worker(self.directory.path(), number, self.rootless)?;
+        *self.workers.get_mut(number - 1).context("no such worker")? = Some(started);
+        Ok(())
+    }
+
     /// Kills a worker without warning; `name` as in `worker-1`.
     pub fn kill_worker(&mut self, name: &str) -> anyhow::Result<()> {
         let number: usize = name.trim_start_matches("worker-").parse()?;
@@ -236,11 +282,11 @@ impl Farm {
     /// Ends a worker in order and starts it again with an empty store.
     pub fn renew_worker(&mut self, name: &str) -> anyhow::Result<()> {
         let number: usize = name.trim_start_matches("worker-").parse()?;
-        let root = self.directory.path().to_owned();
+        let (root, rootless) = (self.directory.path().to_owned(), self.rootless);
         let worker = self.workers.get_mut(number - 1).context("no such worker")?;
         drop(worker.take());
         std::fs::remove_dir_all(root.join(format!("data-{number}")))?;
-        *worker = Some(start_worker(&root, number)?);
+        *worker = Some(start_worker(&root, number, rootless)?);
         Ok(wait_for("the new worker", Duration::from_secs(30), || {
             let listed = self.slipway(["workers"]).ok()?.stdout;
             let is_live = |line: &str| line.contains(name) && line.contains(" live ");
@@ -344,9 +390,43 @@ fn start_coordinator(root: &Path) -> anyhow::Result<Service> {
     Ok(Service::start("coordinator", &command, root)?)
 }
 
-fn start_worker(root: &Path, number: usize) -> anyhow::Result<Service> {
-    let mut command = Command::new(program("slipway-worker")?);
-    command.arg("run").arg("--config").arg(root.join(format!("worker-{number}.toml")));
+/// The user of workers without rights. Nobody else has the number.
+const ROOTLESS_USER: u32 = 61_234;
+
+/// Starts a worker as that user: it is known, and has numbers to give away, in a mount namespace of
+/// the worker alone. The rest of the machine does not learn of it.
+const ROOTLESS_SCRIPT: &str = "
+for name in passwd group subuid subgid; do cat /etc/$name > $2/$name 2> /dev/null || :; done
+echo slipway-test:x:$1:$1::/:/bin/sh >> $2/passwd
+echo slipway-test:x:$1: >> $2/group
+echo slipway-test:200000:65536 | tee -a $2/subuid >> $2/subgid
+for name in passwd group subuid subgid; do mount --bind $2/$name /etc/$name; done
+exec setpriv --reuid $1 --regid $1 --clear-groups --inh-caps=-all -- $0 run --config $3";
+
+fn start_worker(root: &Path, number: usize, rootless: bool) -> anyhow::Result<Service> {
+    let config = root.join(format!("worker-{number}.toml"));
+    let program = program("slipway-worker")?;
+    let mut command = if rootless {
+        let (data, tables) =
+            (root.join(format!("data-{number}")), root.join(format!("etc-{number}")));
+        for directory in [&data, &tables] {
+            std::fs::create_dir_all(directory)?;
+        }
+        std::os::unix::fs::chown(&data, Some(ROOTLESS_USER), Some(ROOTLESS_USER))?;
+        // Where a table is missing there has to be something to mount it on.
+        for name in ["/etc/subuid", "/etc/subgid"] {
+            std::fs::File::options().append(true).create(true).open(name)?;
+        }
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "--", "sh", "-ec", ROOTLESS_SCRIPT]);
+        command.arg(program).arg(ROOTLESS_USER.to_string()).arg(tables).arg(config);
+        command
+    } else {
+        let mut command = Command::new(program);
+        command.arg("run").arg("--config").arg(config);
+        command
+    };
+    command.stdin(Stdio::null());
     Ok(Service::start(&format!("worker-{number}"), &command, root)?)
 }
 

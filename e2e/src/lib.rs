@@ -6,6 +6,7 @@ mod farm;
 mod files;
 mod image;
 mod repository;
+mod ssh;
 mod standins;
 
 pub use archive::{ArchivedImage, Node};
@@ -14,6 +15,7 @@ pub use farm::{Farm, FarmOptions, Ran, leftovers};
 pub use files::{WebFile, WebFiles};
 pub use image::{Image, run_image};
 pub use repository::GitServer;
+pub use ssh::{SshAgent, SshServer, copy_program};
 pub use standins::push_base_images;
 
 use std::path::PathBuf;

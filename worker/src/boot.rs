@@ -1,13 +1,13 @@
-//! Starting a worker, and telling what a host allows.
+//! Starting a worker.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use service::lifecycle::Lifecycle;
+use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
-use crate::content::ContentStore;
+use crate::config::{Config, WorkerConfig};
+use crate::content::{ContentStore, Limits, StoreAction, Wanted, keep, serve, store_command};
 use crate::dispatch::{Outside, Worker};
 use crate::runtime::{ProbeError, Runtime};
 use crate::session;
@@ -24,6 +24,9 @@ pub enum BootError {
     /// The registries' configuration.
     #[error(transparent)]
     Registry(#[from] registry::RegistryError),
+    /// The rights of its user.
+    #[error("cannot run without rights: {0}")]
+    Rootless(String),
     /// The client of ADD.
     #[error(transparent)]
     Fetch(#[from] fetch::FetchError),
@@ -31,10 +34,20 @@ pub enum BootError {
 
 /// Runs a worker until the lifecycle stops.
 pub async fn run(config: Config, lifecycle: &Lifecycle) -> Result<(), BootError> {
-    let content = ContentStore::open(&config.worker.data_dir)?;
+    let content = Arc::new(ContentStore::open(&config.worker.data_dir)?);
+    // Layers hold programs that run with other rights, and device nodes: for the worker alone.
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(&config.worker.data_dir, private)?;
+    let limits = Limits::of(wanted(&config.worker), content.space()?);
     let id = content.worker_id()?;
+    let looked = Arc::clone(&content);
+    // Before the first word to the coordinator: there may be no room for work.
+    tokio::task::spawn_blocking(move || looked.look_after(limits))
+        .await
+        .map_err(std::io::Error::other)?;
     let scratch = config.worker.data_dir.join("tmp");
-    let runtime_config = config.runtime.clone();
+    let mut runtime_config = config.runtime.clone();
+    runtime_config.deny_networks.extend(coordinator_addresses(&config.coordinator.url).await);
     let runtime = tokio::task::spawn_blocking(move || Runtime::probe(&runtime_config, &scratch))
         .await
         .map_err(std::io::Error::other)??;
@@ -44,9 +57,7 @@ pub async fn run(config: Config, lifecycle: &Lifecycle) -> Result<(), BootError>
         slots = config.worker.slots,
         "worker ready"
     );
-    if runtime.network_name() == "isolated" {
-        tracing::warn!("RUN reaches no network: install slirp4netns, nftables and iproute2");
-    }
+    warn(&runtime);
     let registry = registry::Client::new(registry::Config {
         registries: config.registries.clone(),
         docker_config: config.docker_config.clone(),
@@ -60,6 +71,8 @@ pub async fn run(config: Config, lifecycle: &Lifecycle) -> Result<(), BootError>
         runtime,
         content,
     );
+    let keeping = CancellationToken::new();
+    keep_store(&worker, limits, &keeping);
     let name = config.worker.name.clone().unwrap_or_else(host_name);
     let (soft, hard) = (lifecycle.soft().clone(), lifecycle.hard().clone());
     let hand_back = {
@@ -77,42 +90,74 @@ pub async fn run(config: Config, lifecycle: &Lifecycle) -> Result<(), BootError>
         () = &mut work => {}
         () = hand_back => work.await,
     }
+    keeping.cancel();
     worker.tasks.close();
     // Tasks unmount what they mounted.
     let _ = tokio::time::timeout(Duration::from_secs(5), worker.tasks.wait()).await;
     Ok(())
 }
 
-fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
+/// Says what the host does not allow.
+fn warn(runtime: &Runtime) {
+    if let Some(problem) = runtime.no_network() {
+        tracing::warn!(problem, "RUN reaches no network");
+    }
+    if !runtime.filters_calls() {
+        tracing::warn!("system calls of RUN are not filtered: the runtime lacks seccomp");
+    }
+    if !runtime.limits_hold() {
+        tracing::warn!("limits of memory, CPU and processes do not hold: no cgroup can be made");
+    }
 }
 
-/// Says in words what this host allows.
-pub fn doctor(config: &Config) -> String {
-    let mut report = String::new();
-    let root = rustix::process::geteuid().is_root();
-    let line = |report: &mut String, good: bool, text: &str| {
-        let _ = writeln!(report, "{} {text}", if good { "ok  " } else { "FAIL" });
+/// The coordinator's addresses and port, which no RUN may reach.
+async fn coordinator_addresses(url: &str) -> Vec<String> {
+    let Ok(url) = reqwest::Url::parse(url) else { return Vec::new() };
+    let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
+        return Vec::new();
     };
-    line(&mut report, root, "runs as root: overlay mounts and containers need it");
-    // A directory of its own: the worker's may be in use.
-    let scratch = std::fs::create_dir_all(&config.worker.data_dir)
-        .and_then(|()| tempfile::tempdir_in(&config.worker.data_dir));
-    let text = format!("data directory {}", config.worker.data_dir.display());
-    line(&mut report, scratch.is_ok(), &text);
-    let Ok(scratch) = scratch else { return report };
-    match Runtime::probe(&config.runtime, scratch.path()) {
-        Ok(runtime) => {
-            line(&mut report, true, &format!("{} runs containers", runtime.name()));
-            let has_network = runtime.network_name() != "isolated";
-            let text = if has_network {
-                "RUN reaches the internet through slirp4netns"
-            } else {
-                "RUN reaches no network: install slirp4netns, nftables and iproute2"
-            };
-            line(&mut report, has_network, text);
+    // An IPv6 address stands in brackets there.
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    match tokio::net::lookup_host((host.as_str(), port)).await {
+        Ok(found) => found.map(|address| address.to_string()).collect(),
+        Err(error) => {
+            tracing::warn!(%host, %error, "the coordinator has no address: RUN may reach it later");
+            Vec::new()
         }
-        Err(error) => line(&mut report, false, &error.to_string()),
     }
-    report
+}
+
+/// Looks after the store as long as there is work, and answers what operators ask of it.
+fn keep_store(worker: &Arc<Worker>, limits: Limits, stop: &CancellationToken) {
+    let told = Arc::downgrade(worker);
+    let on_change = move || {
+        if let Some(worker) = told.upgrade() {
+            worker.changed.notify_one();
+        }
+    };
+    worker.tasks.spawn(keep(Arc::clone(&worker.content), limits, on_change, stop.clone()));
+    worker.tasks.spawn(serve(Arc::clone(&worker.content), limits, stop.clone()));
+}
+
+fn wanted(config: &WorkerConfig) -> Wanted {
+    Wanted {
+        max_bytes: config.store_max_bytes,
+        min_free_bytes: config.store_min_free_bytes,
+        cache_age_secs: config.store_cache_age_secs,
+    }
+}
+
+/// Does something with a worker's store, also beside the running worker. Returns what to print and
+/// whether all is well.
+pub fn store(
+    config: &Config,
+    action: StoreAction,
+    as_json: bool,
+) -> Result<(String, bool), BootError> {
+    let WorkerConfig { data_dir, .. } = &config.worker;
+    Ok(store_command(data_dir, wanted(&config.worker), action, as_json)?)
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

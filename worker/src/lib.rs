@@ -7,6 +7,7 @@ mod boot;
 pub mod config;
 mod content;
 mod dispatch;
+pub mod doctor;
 pub mod execute;
 mod logs;
 mod program;
@@ -15,6 +16,7 @@ pub mod runtime;
 mod session;
 mod transfer;
 
-pub use boot::{BootError, doctor, run};
+pub use boot::{BootError, run, store};
 pub use config::Config;
-pub use program::program;
+pub use content::StoreAction;
+pub use program::{in_namespaces, program};

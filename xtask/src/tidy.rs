@@ -12,6 +12,7 @@ const MAX_LINES: usize = 800;
 /// What each crate of ours may use, besides crates of others: ARCHITECTURE.md.
 const MAY_USE: [(&str, &[&str]); 21] = [
     ("common", &[]),
+    ("agent", &[]),
     ("dockerfile", &["common"]),
     ("fetch", &["common"]),
     ("oci", &["common"]),
@@ -29,6 +30,7 @@ const MAY_USE: [(&str, &[&str]); 21] = [
     (
         "coordinator",
         &[
+            "agent",
             "api",
             "blobstore",
             "common",
@@ -43,11 +45,23 @@ const MAY_USE: [(&str, &[&str]); 21] = [
     ),
     (
         "worker",
-        &["api", "blobstore", "client", "common", "fetch", "layer", "oci", "registry", "service"],
+        &[
+            "agent",
+            "api",
+            "blobstore",
+            "client",
+            "common",
+            "fetch",
+            "layer",
+            "oci",
+            "registry",
+            "service",
+        ],
     ),
     (
         "cli",
         &[
+            "agent",
             "api",
             "blobstore",
             "client",

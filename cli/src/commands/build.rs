@@ -15,6 +15,7 @@ use common::build::BuildState;
 use common::{BuildId, Failure, FailureClass, ProjectName};
 use serde_json::json;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use super::check;
 use super::download::save;
@@ -22,6 +23,7 @@ use super::input::Input;
 use super::options::{self, NamedContext};
 use super::outputs::{Download, outputs};
 use super::request::request;
+use crate::agent;
 use crate::args::{Build, Progress};
 use crate::context::{Sent, SentContext, ignore_file, send};
 use crate::exit::CliError;
@@ -34,6 +36,7 @@ pub(crate) async fn run(client: &Client, arguments: &Build) -> Result<ExitCode, 
     }
     let (outputs, downloads) = outputs(arguments)?;
     let progress = progress(arguments);
+    let agents = agent::sources(&arguments.ssh)?;
     let mut display = Display::new(progress);
     let (request, sent) = prepare(client, arguments, outputs, Some(Sent::Everything)).await?;
     if let Some(sent) = sent {
@@ -42,7 +45,13 @@ pub(crate) async fn run(client: &Client, arguments: &Build) -> Result<ExitCode, 
     let key = uuid::Uuid::new_v4().to_string();
     let view = client.submit(&request, &key).await?;
     display.submitted(&view);
-    let view = follow(client, view.id, &mut display).await?;
+    let (notes, mut noted) = mpsc::channel(16);
+    // Ends with this function at the latest.
+    let mut answering = JoinSet::new();
+    if !agents.is_empty() {
+        answering.spawn(agent::answer(client.clone(), view.id, agents, notes));
+    }
+    let view = follow(client, view.id, &mut display, &mut noted).await?;
     finish(client, arguments, &view, &downloads, progress).await
 }
 
@@ -107,6 +116,7 @@ async fn follow(
     client: &Client,
     id: BuildId,
     display: &mut Display,
+    notes: &mut mpsc::Receiver<String>,
 ) -> Result<BuildView, CliError> {
     let (views, mut changes) = mpsc::channel::<BuildView>(16);
     let (lines, mut log) = mpsc::channel::<LogLine>(1024);
@@ -132,6 +142,7 @@ async fn follow(
                 }
                 None => break,
             },
+            Some(note) = notes.recv() => display.note(&note),
             _ = tick.tick() => display.tick(),
             _ = tokio::signal::ctrl_c() => {
                 if interrupted {

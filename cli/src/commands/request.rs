@@ -6,6 +6,7 @@ use api::public::v1::{BuildRequest, BuildSource, ContextSource, OutputRequest};
 use common::{Platform, ProjectName};
 
 use super::options::{commands, secrets};
+use crate::agent;
 use crate::args::Build;
 use crate::exit::CliError;
 
@@ -28,6 +29,7 @@ pub(crate) fn request(
         platforms,
         contexts: BTreeMap::new(),
         secrets: secrets(&arguments.secret)?,
+        agents: agent::names(&arguments.ssh)?,
         commands: commands(arguments)?,
         no_cache: arguments.no_cache,
         no_cache_stages: arguments.no_cache_filter.clone(),

@@ -87,7 +87,12 @@ impl UpConfig {
     ) -> worker::Config {
         worker::Config {
             // The owner waits at the terminal: what is not done soon goes back to the queue.
-            worker: WorkerConfig { name: Some(name), data_dir, slots, drain_secs: 5 },
+            worker: WorkerConfig {
+                name: Some(name),
+                slots,
+                drain_secs: 5,
+                ..WorkerConfig::new(data_dir)
+            },
             coordinator: CoordinatorConfig { url: coordinator_url, token },
             runtime: self.runtime.clone(),
             registries: self.registries.clone(),

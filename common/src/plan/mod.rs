@@ -12,5 +12,6 @@ pub use mount::{Mount, MountOwner, RunOptions, Security, Sharing, Ulimit};
 pub use slice::{Demand, SliceSelector};
 pub use stages::{Base, ImageIndex, Plan, PlanTarget, PlannedStage, StageIndex};
 pub use step::{
-    Chmod, CopyFrom, CopyOp, InlineFile, Network, Op, Remote, RunOp, Step, Unpack, WorkdirOp,
+    Chmod, CopyFrom, CopyOp, DEFAULT_AGENT, InlineFile, Network, Op, Remote, RunOp, Step, Unpack,
+    WorkdirOp, is_over_ssh,
 };

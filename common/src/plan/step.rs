@@ -197,7 +197,20 @@ pub enum Remote {
     },
 }
 
+/// The agent that git over ssh uses, as in BuildKit.
+pub const DEFAULT_AGENT: &str = "default";
+
+/// Whether the address of a repository is one over ssh: `ssh://…`, or `git@host:path`.
+pub fn is_over_ssh(url: &str) -> bool {
+    url.starts_with("ssh://") || (!url.contains("://") && url.contains('@'))
+}
+
 impl Remote {
+    /// Whether it is fetched with the client's SSH agent.
+    pub fn wants_agent(&self) -> bool {
+        matches!(self, Self::Git { url, .. } if is_over_ssh(url))
+    }
+
     /// Where what is copied lies within what was fetched: a file by its name, a directory of a
     /// repository; all of a repository has none.
     pub fn path(&self) -> &str {

@@ -21,6 +21,9 @@ pub(crate) struct StageDocument {
     /// Names of the secrets that its commands may see.
     #[serde(default)]
     pub(crate) secrets: Vec<String>,
+    /// Names of the client's agents that its commands, and git, may use. The store reads this too.
+    #[serde(default)]
+    pub(crate) agents: Vec<String>,
     /// Whether cache mounts begin empty.
     #[serde(default)]
     pub(crate) fresh_caches: bool,

@@ -12,6 +12,7 @@ pub(crate) mod plan_build;
 mod presign_objects;
 mod read_log;
 mod refresh;
+mod relay_agent;
 mod report;
 mod show_plan;
 mod state;

@@ -89,6 +89,7 @@ fn new_stage(
         images: used_images(plan, stage),
         contexts: settings.contexts_of(stage),
         secrets: settings.secrets_of(stage),
+        agents: settings.agents_of(stage),
         fresh_caches: settings.is_fresh(stage),
         compression: settings.compression,
     };

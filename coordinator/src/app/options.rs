@@ -7,7 +7,7 @@ use api::public::v1::{BuildRequest, BuildSource, LayerCompression, NamedContextS
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use common::ignore::IgnoreFile;
-use common::plan::{CopyFrom, Mount, Op, Plan, PlannedStage, Step};
+use common::plan::{CopyFrom, DEFAULT_AGENT, Mount, Op, Plan, PlannedStage, Remote, Step};
 use common::{Digest, Failure, FailureClass, Platform};
 use dockerfile::{Dockerfile, NamedContext, Options, context_name};
 
@@ -60,6 +60,8 @@ pub(super) struct Settings {
     contexts: BTreeMap<String, Digest>,
     /// Names of the secrets that came with the build.
     secrets: BTreeSet<String>,
+    /// Names of the agents that the client answers for.
+    agents: BTreeSet<String>,
     no_cache: bool,
     no_cache_stages: BTreeSet<String>,
     /// How layers are compressed.
@@ -76,6 +78,7 @@ impl Settings {
         Self {
             contexts: request.contexts.iter().filter_map(files).collect(),
             secrets: request.secrets.keys().cloned().collect(),
+            agents: request.agents.clone(),
             no_cache: request.no_cache,
             no_cache_stages: request.no_cache_stages.iter().map(lower).collect(),
             compression: super::outputs::layer_compression(&request.outputs),
@@ -113,7 +116,15 @@ impl Settings {
         named.into_iter().filter(|id| self.secrets.contains(*id)).cloned().collect()
     }
 
-    /// Commands that will run and cannot, for want of a secret or an agent.
+    /// The agents that the stage's steps may use and that are there.
+    pub(super) fn agents_of(&self, stage: &PlannedStage) -> Vec<String> {
+        let named: BTreeSet<&str> =
+            stage.steps.iter().flat_map(agents).map(|agent| agent.id).collect();
+        let there = named.into_iter().filter(|id| self.agents.contains(*id));
+        there.map(str::to_owned).collect()
+    }
+
+    /// Steps that will run and cannot, for want of a secret or an agent.
     pub(super) fn missing(
         &self,
         file: &Dockerfile,
@@ -134,11 +145,10 @@ impl Settings {
                     let failure = Failure::new(FailureClass::User, "secret-missing", message);
                     failures.push(file.place(failure.with_hint(hint), step.lines, Some(id)));
                 }
-                if wants_agent(step) {
-                    let message = "the SSH agent that the command requires is not there";
-                    let failure = Failure::new(FailureClass::User, "agent-missing", message)
-                        .with_hint("forwarding of SSH agents is not built yet");
-                    failures.push(file.place(failure, step.lines, Some("type=ssh")));
+                let is_missing =
+                    |agent: &Agent<'_>| agent.required && !self.agents.contains(agent.id);
+                for agent in agents(step).into_iter().filter(is_missing) {
+                    failures.push(file.place(no_agent(agent.id), step.lines, agent.because));
                 }
             }
         }
@@ -162,6 +172,45 @@ fn secrets(step: &Step) -> Vec<(&String, bool)> {
     named.collect()
 }
 
-fn wants_agent(step: &Step) -> bool {
-    mounts(step).iter().any(|mount| matches!(mount, Mount::Ssh { required: true, .. }))
+/// An agent that a step names.
+struct Agent<'a> {
+    id: &'a str,
+    /// Whether it cannot do without.
+    required: bool,
+    /// The word of the line that asks for it.
+    because: Option<&'a str>,
+}
+
+fn agents(step: &Step) -> Vec<Agent<'_>> {
+    let mounted = mounts(step).iter().filter_map(|mount| match mount {
+        Mount::Ssh { id, required, .. } => {
+            Some(Agent { id, required: *required, because: Some("type=ssh") })
+        }
+        _ => None,
+    });
+    let remotes: &[Remote] = match &step.op {
+        Op::Copy(copy) => &copy.remotes,
+        Op::Run(_) | Op::Workdir(_) => &[],
+    };
+    let fetched = remotes.iter().filter(|remote| remote.wants_agent()).map(|remote| Agent {
+        id: DEFAULT_AGENT,
+        required: true,
+        because: match remote {
+            Remote::Git { url, .. } => Some(url),
+            Remote::Http { .. } => None,
+        },
+    });
+    mounted.chain(fetched).collect()
+}
+
+/// The failure of whatever needs an agent that did not come with the build.
+pub(super) fn no_agent(id: &str) -> Failure {
+    let (message, hint) = if id == DEFAULT_AGENT {
+        let message = "no SSH agent was given: it is used here".to_owned();
+        (message, "give yours with --ssh default".to_owned())
+    } else {
+        let message = format!("no SSH agent {id:?} was given: it is used here");
+        (message, format!("give it with --ssh {id}=SOCKET or --ssh {id}=KEYFILE"))
+    };
+    Failure::new(FailureClass::User, "agent-missing", message).with_hint(hint)
 }

@@ -4,19 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent::AgentSocket;
 use api::public::v1::{BuildRequest, BuildSource, NamedContextSource};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use blobstore::manifest::{self, MAX_STORED_BYTES};
 use blobstore::names;
 use common::outcome::Failure;
-use common::plan::Plan;
+use common::plan::{DEFAULT_AGENT, Plan, is_over_ssh};
 use common::tree::Manifest;
 use common::{BuildId, Digest, FailureClass, Platform, ProjectName};
 use dockerfile::{
     Dockerfile, ImageFacts, NamedContext, Options, Planned, RemoteKind, RemoteNeed, context_name,
 };
-use fetch::FetchError;
+use fetch::{FetchError, Ssh};
 use logbus::Message;
 use oci::Reference;
 use store::{ClaimedBuild, NewPlan, ObjectKey, ObjectRow};
@@ -25,9 +26,10 @@ use uuid::Uuid;
 
 use super::decide::{Decided, Decision, decide};
 use super::new_plan::{first_command, new_plan};
-use super::options::{Settings, options, platforms};
+use super::options::{Settings, no_agent, options, platforms};
 use super::outputs::Outputs;
 use super::refresh::without_stages;
+use super::relay_agent::PlannerAgent;
 use super::{App, AppError};
 
 /// How long an answer of a registry about a tag is good.
@@ -100,7 +102,7 @@ impl App {
     async fn plan(&self, build: &ClaimedBuild, planner: Uuid) {
         // Registries may be slow: the lease is kept meanwhile, and a cancelled build is let go.
         let made = tokio::select! {
-            made = self.make_plan(build) => made,
+            made = self.make_plan(build, planner) => made,
             () = self.keep_planning(build.id, planner) => {
                 tracing::info!(build.id = %build.id, "planning is over: the build has another state");
                 return;
@@ -141,10 +143,12 @@ impl App {
         }
     }
 
-    async fn make_plan(&self, build: &ClaimedBuild) -> Result<NewPlan, PlanError> {
+    async fn make_plan(&self, build: &ClaimedBuild, planner: Uuid) -> Result<NewPlan, PlanError> {
         let request: BuildRequest = serde_json::from_value(build.request.clone())?;
+        let has_agent = request.agents.contains(DEFAULT_AGENT);
+        let agent = has_agent.then(|| self.planner_agent(build.id, planner));
         let Prepared { plan, epoch, warnings, decided } =
-            self.prepare(&request, Packs::Needed).await?;
+            self.prepare(&request, Packs::Needed, agent.as_ref()).await?;
         let outputs = Outputs::of(&request, epoch)?;
         let BuildSource::Context(source) = &request.source;
         let mut stored = new_plan(&plan, &decided, &Settings::of(&request), outputs)?;
@@ -153,11 +157,13 @@ impl App {
         Ok(stored)
     }
 
-    /// Plans a request and looks everything up in the cache.
+    /// Plans a request and looks everything up in the cache. Repositories over ssh are asked after
+    /// with the agent.
     pub(super) async fn prepare(
         &self,
         request: &BuildRequest,
         packs: Packs,
+        agent: Option<&Arc<PlannerAgent>>,
     ) -> Result<Prepared, PlanError> {
         let BuildSource::Context(source) = &request.source;
         let bytes = BASE64_STANDARD.decode(&source.dockerfile.content_base64).unwrap_or_default();
@@ -169,7 +175,7 @@ impl App {
         let mut plans = Vec::new();
         for options in self.options(request, packs).await? {
             let images = self.images(&file, &options, request.pull).await?;
-            plans.push(self.plan_file(&file, options, &images, context.as_ref()).await?);
+            plans.push(self.plan_file(&file, options, &images, context.as_ref(), agent).await?);
         }
         let planned = dockerfile::merge(plans);
         if let Some(violation) = planned.violation {
@@ -195,6 +201,7 @@ impl App {
         mut options: Options,
         images: &ImageFacts,
         context: Option<&Manifest>,
+        agent: Option<&Arc<PlannerAgent>>,
     ) -> Result<Planned, PlanError> {
         loop {
             let planned = file.plan(&options, images, context).map_err(join)?;
@@ -202,25 +209,58 @@ impl App {
                 return Ok(planned);
             }
             for need in planned.remotes {
-                let answer = self.ask_remote(&need).await.map_err(|error| {
-                    PlanError::from(file.place(error.failure(), need.lines, Some(&need.url)))
+                let answer = self.ask_remote(&need, agent).await.map_err(|failure| {
+                    PlanError::from(file.place(failure, need.lines, Some(&need.url)))
                 })?;
                 options.remotes.insert((need.kind, need.url), answer);
             }
         }
     }
 
-    async fn ask_remote(&self, need: &RemoteNeed) -> Result<String, FetchError> {
+    async fn ask_remote(
+        &self,
+        need: &RemoteNeed,
+        agent: Option<&Arc<PlannerAgent>>,
+    ) -> Result<String, Failure> {
         match &need.kind {
+            RemoteKind::Repository(reference) if is_over_ssh(&need.url) => {
+                let agent = agent.ok_or_else(|| {
+                    let hint = "give yours with --ssh default; slipway plan uses none: for it, \
+                                name the full commit";
+                    no_agent(DEFAULT_AGENT).with_hint(hint)
+                })?;
+                self.commit_over_ssh(&need.url, reference.as_deref(), agent).await
+            }
             RemoteKind::Repository(reference) => {
-                self.fetcher.commit_of(&need.url, reference.as_deref()).await
+                let commit = self.fetcher.commit_of(&need.url, reference.as_deref(), None).await;
+                commit.map_err(|error| error.failure())
             }
             RemoteKind::File => {
-                let validator = self.fetcher.validator(&need.url).await?;
+                let validator = self.fetcher.validator(&need.url).await;
+                let validator = validator.map_err(|error| error.failure())?;
                 // Of what nothing is said nothing is known: it counts as new in every build.
                 Ok(validator.unwrap_or_else(|| format!("fetch {}", Uuid::new_v4())))
             }
         }
+    }
+
+    /// Asks with the client's agent, through a socket that only this process reaches.
+    async fn commit_over_ssh(
+        &self,
+        url: &str,
+        reference: Option<&str>,
+        agent: &Arc<PlannerAgent>,
+    ) -> Result<String, Failure> {
+        let failed = |error: std::io::Error| FetchError::from(error).failure();
+        let scratch = tempfile::Builder::new().prefix("slipway-").tempdir().map_err(failed)?;
+        let (path, known_hosts) = (scratch.path().join("agent"), scratch.path().join("hosts"));
+        let socket = AgentSocket::listen(&path, Arc::clone(agent)).map_err(failed)?;
+        let ssh = Ssh { agent: socket.path(), known_hosts: &known_hosts };
+        let commit = self.fetcher.commit_of(url, reference, Some(ssh)).await;
+        commit.map_err(|error| match agent.unanswered() {
+            Some(reason) => error.failure().with_hint(reason),
+            None => error.failure(),
+        })
     }
 
     /// Commands run where a worker of their platform is, or has been.

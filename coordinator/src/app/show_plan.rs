@@ -13,7 +13,7 @@ impl App {
     /// answer, not an error.
     pub(crate) async fn show_plan(&self, request: &BuildRequest) -> Result<PlanView, AppError> {
         check(request)?;
-        match self.prepare(request, Packs::NotNeeded).await {
+        match self.prepare(request, Packs::NotNeeded, None).await {
             Ok(prepared) => Ok(view(prepared)),
             Err(PlanError::Failed(failure)) => {
                 Ok(PlanView { failure: Some(*failure), ..PlanView::default() })

@@ -20,6 +20,8 @@ const MAX_KEY_CHARS: usize = 200;
 const MAX_PLATFORMS: usize = 32;
 /// Most secrets of one build.
 const MAX_SECRETS: usize = 100;
+/// Most agents of one build.
+const MAX_AGENTS: usize = 100;
 /// Longest secret, as in BuildKit.
 const MAX_SECRET_BYTES: usize = 500 << 10;
 /// Most named contexts of one build.
@@ -102,6 +104,12 @@ pub(super) fn check(request: &BuildRequest) -> Result<(), Problem> {
         return bad(format!("a build is for at most {MAX_PLATFORMS} platforms"));
     }
     check_secrets(&request.secrets)?;
+    if request.agents.len() > MAX_AGENTS {
+        return bad(format!("a build has at most {MAX_AGENTS} agents"));
+    }
+    if request.agents.iter().any(|name| name.is_empty() || name.len() > 200) {
+        return bad("the name of an agent has 1 to 200 bytes".to_owned());
+    }
     check_contexts(request)?;
     super::outputs::check(request)?;
     Ok(())

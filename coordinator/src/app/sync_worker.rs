@@ -187,6 +187,7 @@ impl App {
         Ok(Some(Job::Stage(Box::new(StageJob {
             contexts: document.contexts,
             secrets,
+            agents: document.agents,
             fresh_caches: document.fresh_caches,
             compression: document.compression,
             stage: document.stage,

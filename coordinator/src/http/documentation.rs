@@ -17,6 +17,8 @@ use super::{public, worker};
         public::get_build,
         public::get_stages,
         public::cancel_build,
+        public::poll_agent,
+        public::answer_agent,
         public::follow_build,
         public::read_logs,
         public::list_workers,
@@ -27,6 +29,7 @@ use super::{public, worker};
         worker::steps,
         worker::slices,
         worker::result,
+        worker::agent,
     ),
     components(schemas(api::Problem)),
     modifiers(&Token)

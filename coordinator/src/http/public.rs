@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use api::Problem;
 use api::public::v1::{
-    BuildPage, BuildRequest, BuildView, CheckView, ContextNegotiation, ContextUpload, PlanView,
-    StageView, WorkerView,
+    AgentMessages, AgentPoll, AgentReply, BuildPage, BuildRequest, BuildView, CheckView,
+    ContextNegotiation, ContextUpload, PlanView, StageView, WorkerView,
 };
 use axum::Json;
 use axum::extract::{Path, Query, State};
@@ -167,10 +167,45 @@ pub(super) async fn cancel_build(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Reply<Json<BuildView>> {
-    let id = readable(&app, &caller, &id).await?;
-    caller.may(Scope::BuildsWrite, &app.build_project(id).await?)?;
+    let id = writable(&app, &caller, &id).await?;
     app.cancel_build(id, &caller.0.subject).await?;
     Ok(Json(app.view_build(id).await?))
+}
+
+/// A build that the caller may change.
+async fn writable(app: &App, caller: &Caller, id: &str) -> Result<BuildId, Refusal> {
+    let id = readable(app, caller, id).await?;
+    caller.may(Scope::BuildsWrite, &app.build_project(id).await?)?;
+    Ok(id)
+}
+
+/// Messages to the SSH agents that came with a build; held open until there is one.
+#[utoipa::path(post, path = "/v1/builds/{id}/agent", params(("id" = String, Path)),
+    request_body = AgentPoll, responses((status = 200, body = AgentMessages)),
+    security(("token" = ["builds:write"])))]
+pub(super) async fn poll_agent(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Json(poll): Json<AgentPoll>,
+) -> Reply<Json<AgentMessages>> {
+    let id = writable(&app, &caller, &id).await?;
+    Ok(Json(app.poll_agent(id, &poll).await?))
+}
+
+/// Takes what an agent says.
+#[utoipa::path(post, path = "/v1/builds/{id}/agent/answers", params(("id" = String, Path)),
+    request_body = AgentReply, responses((status = 204)),
+    security(("token" = ["builds:write"])))]
+pub(super) async fn answer_agent(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Json(reply): Json<AgentReply>,
+) -> Reply<StatusCode> {
+    let id = writable(&app, &caller, &id).await?;
+    app.answer_agent(id, &reply).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Server-Sent Events: `build` with the whole view at each change, until the build has ended.

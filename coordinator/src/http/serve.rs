@@ -34,6 +34,8 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/v1/builds/{id}", get(public::get_build))
         .route("/v1/builds/{id}/stages", get(public::get_stages))
         .route("/v1/builds/{id}/cancel", post(public::cancel_build))
+        .route("/v1/builds/{id}/agent", post(public::poll_agent))
+        .route("/v1/builds/{id}/agent/answers", post(public::answer_agent))
         .route("/v1/builds/{id}/events", get(public::follow_build))
         .route("/v1/builds/{id}/logs", get(public::read_logs))
         .route("/v1/workers", get(public::list_workers));
@@ -45,6 +47,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/worker/v1/steps", post(worker::steps))
         .route("/worker/v1/slices", post(worker::slices))
         .route("/worker/v1/result", post(worker::result))
+        .route("/worker/v1/agent", post(worker::agent))
         .layer(DefaultBodyLimit::max(BIG_BODY_BYTES));
     let ops = Router::new()
         .route("/", get(dashboard::page))

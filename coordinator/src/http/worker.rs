@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use api::worker::v1::{
-    EnrolRequest, EnrolResponse, LogChunk, ObjectsRequest, ObjectsResponse, ResultReport,
-    SliceReport, StepReport, SyncRequest, SyncResponse,
+    AgentAnswer, AgentCall, EnrolRequest, EnrolResponse, LogChunk, ObjectsRequest, ObjectsResponse,
+    ResultReport, SliceReport, StepReport, SyncRequest, SyncResponse,
 };
 use api::{Problem, WORKER_PROTOCOL};
 use axum::Json;
@@ -148,6 +148,18 @@ pub(super) async fn result(
     caller.has(Scope::Workers)?;
     app.report_result(&report).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Passes a message to an agent of the build's client; held open for a while.
+#[utoipa::path(post, path = "/worker/v1/agent", request_body = AgentCall,
+    responses((status = 200, body = AgentAnswer)), security(("token" = ["workers"])))]
+pub(super) async fn agent(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Json(call): Json<AgentCall>,
+) -> Reply<Json<AgentAnswer>> {
+    caller.has(Scope::Workers)?;
+    Ok(Json(app.ask_agent(&call).await?))
 }
 
 /// A worker speaks for itself only.

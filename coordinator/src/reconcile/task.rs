@@ -35,6 +35,10 @@ async fn round(app: &App) -> store::Result<()> {
     if forgotten > 0 {
         tracing::debug!(secrets = forgotten, "secrets of builds that have ended are gone");
     }
+    let dropped = app.store.forget_agent_messages().await?;
+    if dropped > 0 {
+        tracing::debug!(messages = dropped, "messages to agents that nobody waits for are gone");
+    }
     let counts = app.store.queue_counts().await?;
     let ready = counts.stages.iter().any(|(state, count)| state == "ready" && *count > 0);
     if ready && counts.free_slots > 0 {

@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -105,13 +105,17 @@ impl Layout {
             let made = match &entry.kind {
                 EntryKind::Directory if entry.path == TreePath::root() => Ok(()),
                 EntryKind::Directory => fs::create_dir(&path),
-                EntryKind::File { parts, .. } => {
+                EntryKind::File { parts, size_bytes, .. } => {
                     if known(entry).is_some_and(|known| link_same(&known, entry, &path)) {
                         layout.linked.insert(position);
                         continue;
                     }
-                    // One that lies in one frame is made when that comes.
-                    if parts.len() == 1 { Ok(()) } else { File::create_new(&path).map(drop) }
+                    if parts.len() == 1 {
+                        // It lies in one frame: it is made when that comes.
+                        Ok(())
+                    } else {
+                        File::create_new(&path).and_then(|file| file.set_len(*size_bytes))
+                    }
                 }
                 _ => Ok(()),
             };
@@ -161,7 +165,7 @@ impl Layout {
             write_whole(&path, entry, content)
         } else {
             let file = File::options().write(true).open(&path);
-            file.and_then(|file| file.write_all_at(content, at))
+            file.and_then(|file| write_at(&file, content, at)).map(drop)
         };
         written.map_err(|source| LayoutError::Write { path, source })
     }
@@ -245,6 +249,16 @@ impl Layout {
     }
 }
 
+/// Writes content but the holes in it, which read as zeros. Returns where what was written ends.
+fn write_at(file: &File, content: &[u8], at: u64) -> io::Result<u64> {
+    let mut end = at;
+    for (skip, part) in common::holes::runs(content) {
+        file.write_all_at(part, at + skip as u64)?;
+        end = at + (skip + part.len()) as u64;
+    }
+    Ok(end)
+}
+
 fn wrong_digest(path: &TreePath) -> LayoutError {
     LayoutError::Damaged { path: path.display(), problem: "its digest is wrong".to_owned() }
 }
@@ -252,8 +266,10 @@ fn wrong_digest(path: &TreePath) -> LayoutError {
 /// Makes a file with all that belongs to it.
 fn write_whole(path: &Path, entry: &Entry, content: &[u8]) -> io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;
-    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(content)?;
+    let file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+    if write_at(&file, content, 0)? < content.len() as u64 {
+        file.set_len(content.len() as u64)?;
+    }
     let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
     // New files are ours: the directories that this makes pass no group on yet.
     if (uid, gid) != (rustix::process::geteuid(), rustix::process::getegid()) {

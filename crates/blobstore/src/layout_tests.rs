@@ -1,5 +1,6 @@
 use super::*;
-use crate::scan::{Owner, Verdict, scan, scan_paths};
+use crate::memory::Memory;
+use crate::scan::{self, Owner, Scan, ScanError, Verdict, scan_paths};
 use std::os::unix::fs::MetadataExt;
 
 /// A tree with a bit of everything.
@@ -18,24 +19,32 @@ fn tree() -> tempfile::TempDir {
     root
 }
 
-fn fill(layout: &Layout, packs: &[crate::pack::PackFile]) -> Result<(), LayoutError> {
+fn scan(
+    root: &Path,
+    owner: Owner,
+    filter: &mut dyn FnMut(&TreePath, bool) -> Verdict,
+    packs: &Path,
+) -> Result<Scan, ScanError> {
+    scan::scan(root, owner, filter, packs, &Memory::default())
+}
+
+fn fill(layout: &Layout, scanned: &Scan) -> Result<(), LayoutError> {
     for range in layout.ranges() {
-        let file = packs.iter().find(|file| file.pack.digest == range.pack).unwrap();
+        let path = scanned.pack_file(&range.pack).unwrap();
         let mut bytes = vec![0; usize::try_from(range.length).unwrap()];
-        File::open(&file.path).unwrap().read_exact_at(&mut bytes, range.offset).unwrap();
+        File::open(&path).unwrap().read_exact_at(&mut bytes, range.offset).unwrap();
         layout.write(range, &bytes)?;
     }
     Ok(())
 }
 
 fn lay_out(
-    manifest: &Manifest,
-    packs: &[crate::pack::PackFile],
+    scanned: &Scan,
     want: impl Fn(&Entry) -> bool,
 ) -> Result<tempfile::TempDir, LayoutError> {
     let root = tempfile::tempdir().unwrap();
-    let layout = Layout::prepare(manifest, want, |_| None, root.path())?;
-    fill(&layout, packs)?;
+    let layout = Layout::prepare(&scanned.manifest, want, |_| None, root.path())?;
+    fill(&layout, scanned)?;
     layout.finish()?;
     Ok(root)
 }
@@ -44,7 +53,7 @@ fn lay_out(
 fn a_tree_survives_a_round_trip() {
     let (tree, packs) = (tree(), tempfile::tempdir().unwrap());
     let scanned = scan(tree.path(), Owner::Keep, &mut |_, _| Verdict::Keep, packs.path()).unwrap();
-    let copy = lay_out(&scanned.manifest, &scanned.packs, |_| true).unwrap();
+    let copy = lay_out(&scanned, |_| true).unwrap();
     let again_packs = tempfile::tempdir().unwrap();
     let again =
         scan(copy.path(), Owner::Keep, &mut |_, _| Verdict::Keep, again_packs.path()).unwrap();
@@ -58,9 +67,7 @@ fn a_tree_survives_a_round_trip() {
 fn only_what_is_wanted_is_laid_out_and_read() {
     let (tree, packs) = (tree(), tempfile::tempdir().unwrap());
     let scanned = scan(tree.path(), Owner::Root, &mut |_, _| Verdict::Keep, packs.path()).unwrap();
-    let copy =
-        lay_out(&scanned.manifest, &scanned.packs, |entry| entry.path.display() == "src/small")
-            .unwrap();
+    let copy = lay_out(&scanned, |entry| entry.path.display() == "src/small").unwrap();
     assert_eq!(fs::read_to_string(copy.path().join("src/small")).unwrap(), "small");
     assert_eq!(fs::read_dir(copy.path().join("src")).unwrap().count(), 1);
     let layout = Layout::prepare(
@@ -77,7 +84,7 @@ fn only_what_is_wanted_is_laid_out_and_read() {
 fn what_is_there_already_is_linked_and_not_read() {
     let (tree, packs) = (tree(), tempfile::tempdir().unwrap());
     let scanned = scan(tree.path(), Owner::Keep, &mut |_, _| Verdict::Keep, packs.path()).unwrap();
-    let first = lay_out(&scanned.manifest, &scanned.packs, |_| true).unwrap();
+    let first = lay_out(&scanned, |_| true).unwrap();
     // One of them has changed since in what can be seen.
     fs::set_permissions(first.path().join("src/small"), fs::Permissions::from_mode(0o600)).unwrap();
     let second = tempfile::tempdir().unwrap();
@@ -85,7 +92,7 @@ fn what_is_there_already_is_linked_and_not_read() {
         |entry: &Entry| Some(first.path().join(std::ffi::OsStr::from_bytes(entry.path.as_bytes())));
     let layout = Layout::prepare(&scanned.manifest, |_| true, known, second.path()).unwrap();
     assert!(layout.ranges().iter().map(|range| range.length).sum::<u64>() < 1000);
-    fill(&layout, &scanned.packs).unwrap();
+    fill(&layout, &scanned).unwrap();
     layout.finish().unwrap();
     let inode = |root: &Path, name: &str| fs::metadata(root.join(name)).unwrap().ino();
     let big = "src/deep/big";
@@ -114,6 +121,35 @@ fn a_skipped_directory_is_listed_when_something_below_is_kept() {
 }
 
 #[test]
+fn a_tree_that_is_known_is_not_read_again_and_looks_the_same() {
+    let tree = tree();
+    let scan_with = |memory: &Memory| {
+        let packs = tempfile::tempdir().unwrap();
+        let all = &mut |_: &TreePath, _| Verdict::Keep;
+        (scan::scan(tree.path(), Owner::Root, all, packs.path(), memory).unwrap(), packs)
+    };
+    let (first, packs) = scan_with(&Memory::default());
+    assert!(fs::read_dir(packs.path()).unwrap().count() > 1);
+    let (second, packs) = scan_with(first.memory());
+    assert_eq!((second.digest, &second.manifest), (first.digest, &first.manifest));
+    assert_eq!(fs::read_dir(packs.path()).unwrap().count(), 0, "no pack was made");
+    // One that is asked for is made after all.
+    for pack in second.packs() {
+        let path = second.pack_file(&pack.digest).unwrap();
+        assert_eq!(Digest::of(&fs::read(path).unwrap()), pack.digest);
+    }
+    fs::write(tree.path().join("src/small"), "large").unwrap();
+    let (third, packs) = scan_with(first.memory());
+    assert_ne!(third.digest, first.digest);
+    assert_eq!(fs::read_dir(packs.path()).unwrap().count(), 1);
+    let stale = second.packs().any(|pack| {
+        fs::remove_dir_all(&packs).ok();
+        second.pack_file(&pack.digest).is_err()
+    });
+    assert!(stale, "a pack of a file that changed meanwhile is not made");
+}
+
+#[test]
 fn damaged_packs_are_noticed() {
     let (tree, packs) = (tree(), tempfile::tempdir().unwrap());
     let mut scanned =
@@ -123,7 +159,7 @@ fn damaged_packs_are_noticed() {
             *digest = Digest::of(b"something else");
         }
     }
-    let result = lay_out(&scanned.manifest, &scanned.packs, |_| true);
+    let result = lay_out(&scanned, |_| true);
     assert!(matches!(result, Err(LayoutError::Damaged { .. })));
 }
 
@@ -142,7 +178,7 @@ fn one_changed_file_changes_few_packs() {
     }
     let digests = |packs: &Path| -> Vec<Digest> {
         let scanned = scan(root.path(), Owner::Root, &mut |_, _| Verdict::Keep, packs).unwrap();
-        scanned.packs.iter().map(|file| file.pack.digest).collect()
+        scanned.packs().map(|pack| pack.digest).collect()
     };
     let before = digests(tempfile::tempdir().unwrap().path());
     fs::write(root.path().join("150"), "changed").unwrap();
@@ -150,4 +186,32 @@ fn one_changed_file_changes_few_packs() {
     assert!(before.len() >= 3, "{}", before.len());
     let new = after.iter().filter(|digest| !before.contains(digest)).count();
     assert!(new <= 2, "{new} of {} packs changed", after.len());
+}
+
+#[test]
+fn holes_and_odd_names_survive_a_round_trip() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    const LENGTH: u64 = 200 << 20;
+    let (root, packs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let sparse = File::create(root.path().join("sparse")).unwrap();
+    sparse.set_len(LENGTH).unwrap();
+    sparse.write_all_at(b"middle", LENGTH / 2).unwrap();
+    let long = "n".repeat(255);
+    let names: [&[u8]; 4] = [b"line\nbreak", b"not \xff utf-8", long.as_bytes(), b"-rf"];
+    for name in names {
+        fs::write(root.path().join(OsStr::from_bytes(name)), name).unwrap();
+    }
+    let scanned = scan(root.path(), Owner::Keep, &mut |_, _| Verdict::Keep, packs.path()).unwrap();
+    let copy = lay_out(&scanned, |_| true).unwrap();
+    for name in names {
+        assert_eq!(fs::read(copy.path().join(OsStr::from_bytes(name))).unwrap(), name);
+    }
+    let sparse = File::open(copy.path().join("sparse")).unwrap();
+    let found = sparse.metadata().unwrap();
+    assert_eq!(found.len(), LENGTH);
+    assert!(found.blocks() <= 256, "{} blocks", found.blocks());
+    let mut bytes = [0; 6];
+    sparse.read_exact_at(&mut bytes, LENGTH / 2).unwrap();
+    assert_eq!(&bytes, b"middle");
 }

@@ -6,6 +6,7 @@
 
 pub mod layout;
 pub mod manifest;
+pub mod memory;
 pub mod names;
 pub mod objects;
 pub mod pack;

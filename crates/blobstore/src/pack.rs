@@ -1,8 +1,10 @@
-//! Writing packs: files in path order, in independent zstd frames.
+//! Packs: files in path order, in independent zstd frames.
 //!
 //! Small files share a frame of about 256 KiB; bigger ones have frames of their own, so that any
-//! file is one ranged read. A pack ends after a file whose digest says so, once it has 4 MiB: the
-//! borders depend on content alone, so one changed file changes one pack.
+//! file is one ranged read. A pack ends after a file whose digest says so, once it holds 6 MiB: the
+//! borders depend on content alone, so one changed file changes one pack. Which files make up a pack
+//! is known before anything is compressed: packs are made at the same time, and those that were made
+//! before need not be made at all.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -11,175 +13,198 @@ use std::path::{Path, PathBuf};
 use common::Digest;
 use common::digest::Hasher;
 use common::tree::{Pack, Part};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 /// Uncompressed bytes of a frame that small files share.
-const SHARED_FRAME_BYTES: usize = 256 << 10;
+const SHARED_FRAME_BYTES: u64 = 256 << 10;
 /// Uncompressed bytes of a frame of a big file.
-const OWN_FRAME_BYTES: usize = 4 << 20;
-/// A pack may end from this size on.
-const MIN_PACK_BYTES: u64 = 4 << 20;
-/// A pack ends at this size.
+const OWN_FRAME_BYTES: u64 = 4 << 20;
+/// A pack may end from this many uncompressed bytes on.
+const MIN_PACK_BYTES: u64 = 6 << 20;
+/// A pack ends at this many uncompressed bytes.
 const MAX_PACK_BYTES: u64 = 16 << 20;
+/// Frames that are compressed at the same time: they are in memory meanwhile.
+const PARALLEL_FRAMES: usize = 8;
 /// Fast, and a good part of what slower levels reach.
 const LEVEL: i32 = 1;
 
-/// A finished pack on disk.
+/// A file that goes into packs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PackFile {
-    /// What manifests say of it.
-    pub pack: Pack,
+pub struct PackInput {
     /// Where it is.
     pub path: PathBuf,
-}
-
-/// A file that was put into packs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Packed {
-    /// Digest of its content.
-    pub digest: Digest,
     /// Its length in bytes.
     pub size_bytes: u64,
-    /// Number of the parts, to be had from [`PackWriter::finish`].
+    /// Digest of its content.
+    pub digest: Digest,
+}
+
+/// A pack that is known, made or not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MadePack {
+    /// What manifests say of it.
+    pub pack: Pack,
+    /// Lengths of its frames in bytes, compressed.
+    frame_bytes: Vec<u64>,
+}
+
+/// Which files make up a pack.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PackPlan {
+    frames: Vec<Vec<Run>>,
+}
+
+/// Some bytes of one file in a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Run {
     file: usize,
+    /// Where in the file.
+    start: u64,
+    /// Where in the frame.
+    skip: u64,
+    size: u64,
 }
 
-/// All packs and where each file is in them.
-#[derive(Debug, Default)]
-pub struct Packs {
-    /// The packs.
-    pub packs: Vec<PackFile>,
-    parts: Vec<Vec<Part>>,
-}
-
-impl Packs {
-    /// Where a file is.
-    pub fn parts(&self, file: &Packed) -> &[Part] {
-        &self.parts[file.file]
-    }
-}
-
-/// Writes packs into a directory.
-pub struct PackWriter {
-    directory: PathBuf,
-    packs: Packs,
-    current: Option<Current>,
-    /// The frame that small files share, not yet compressed.
-    frame: Vec<u8>,
-    /// Files in `frame`: number, start, length.
-    pending: Vec<(usize, u64, u64)>,
-    compressor: zstd::bulk::Compressor<'static>,
-}
-
-struct Current {
-    file: File,
-    path: PathBuf,
-    hasher: Hasher,
-    size_bytes: u64,
-}
-
-impl PackWriter {
-    /// A writer of packs into the existing directory.
-    pub fn new(directory: &Path) -> io::Result<Self> {
-        Ok(Self {
-            directory: directory.to_owned(),
-            packs: Packs::default(),
-            current: None,
-            frame: Vec::new(),
-            pending: Vec::new(),
-            compressor: zstd::bulk::Compressor::new(LEVEL)?,
-        })
-    }
-
-    /// Reads a file to its end and puts it into packs.
-    pub fn add(&mut self, mut reader: impl Read) -> io::Result<Packed> {
-        let file = self.packs.parts.len();
-        self.packs.parts.push(Vec::new());
-        let mut hasher = Hasher::new();
-        let mut size_bytes = 0;
-        let mut chunk = Vec::with_capacity(SHARED_FRAME_BYTES);
-        // A first bite decides whether the file is small.
-        reader.by_ref().take(SHARED_FRAME_BYTES as u64).read_to_end(&mut chunk)?;
-        if chunk.len() < SHARED_FRAME_BYTES {
-            hasher.update(&chunk);
-            size_bytes = chunk.len() as u64;
-            if !chunk.is_empty() {
-                if self.frame.len() + chunk.len() > SHARED_FRAME_BYTES {
-                    self.flush_frame()?;
-                }
-                self.pending.push((file, self.frame.len() as u64, size_bytes));
-                self.frame.extend_from_slice(&chunk);
+/// Divides files into packs.
+pub fn plan(files: &[PackInput]) -> Vec<PackPlan> {
+    let mut packs = Vec::new();
+    let mut pack = PackPlan::default();
+    let mut shared: Vec<Run> = Vec::new();
+    let (mut pack_bytes, mut shared_bytes) = (0, 0);
+    for (number, file) in files.iter().enumerate() {
+        let size = file.size_bytes;
+        if size < SHARED_FRAME_BYTES {
+            if shared_bytes + size > SHARED_FRAME_BYTES {
+                pack.frames.push(std::mem::take(&mut shared));
+                shared_bytes = 0;
+            }
+            if size > 0 {
+                shared.push(Run { file: number, start: 0, skip: shared_bytes, size });
+                shared_bytes += size;
             }
         } else {
-            self.flush_frame()?;
-            loop {
-                let rest = OWN_FRAME_BYTES - chunk.len();
-                reader.by_ref().take(rest as u64).read_to_end(&mut chunk)?;
-                if chunk.is_empty() {
-                    break;
-                }
-                hasher.update(&chunk);
-                size_bytes += chunk.len() as u64;
-                let part = self.write_frame(&chunk)?;
-                self.packs.parts[file].push(Part { size_bytes: chunk.len() as u64, ..part });
-                chunk.clear();
+            if !shared.is_empty() {
+                pack.frames.push(std::mem::take(&mut shared));
+                shared_bytes = 0;
+            }
+            let mut start = 0;
+            while start < size {
+                let size = OWN_FRAME_BYTES.min(size - start);
+                pack.frames.push(vec![Run { file: number, start, skip: 0, size }]);
+                start += size;
             }
         }
-        let digest = hasher.finish();
-        self.end_pack_after(&digest)?;
-        Ok(Packed { digest, size_bytes, file })
-    }
-
-    /// The packs.
-    pub fn finish(mut self) -> io::Result<Packs> {
-        self.flush_frame()?;
-        self.end_pack();
-        Ok(self.packs)
-    }
-
-    fn end_pack_after(&mut self, digest: &Digest) -> io::Result<()> {
-        let size = self.current.as_ref().map_or(0, |current| current.size_bytes);
-        let here = digest.as_bytes()[0] < 64;
-        if size >= MAX_PACK_BYTES || (size >= MIN_PACK_BYTES && here) {
-            self.flush_frame()?;
-            self.end_pack();
-        }
-        Ok(())
-    }
-
-    fn flush_frame(&mut self) -> io::Result<()> {
-        if self.frame.is_empty() {
-            return Ok(());
-        }
-        let frame = std::mem::take(&mut self.frame);
-        let part = self.write_frame(&frame)?;
-        for (file, skip_bytes, size_bytes) in std::mem::take(&mut self.pending) {
-            self.packs.parts[file].push(Part { skip_bytes, size_bytes, ..part });
-        }
-        Ok(())
-    }
-
-    /// Compresses and writes one frame.
-    fn write_frame(&mut self, bytes: &[u8]) -> io::Result<Part> {
-        let compressed = self.compressor.compress(bytes)?;
-        let pack = u32::try_from(self.packs.packs.len()).map_err(io::Error::other)?;
-        if self.current.is_none() {
-            let path = self.directory.join(format!("pack-{pack}"));
-            let file = File::create_new(&path)?;
-            self.current = Some(Current { file, path, hasher: Hasher::new(), size_bytes: 0 });
-        }
-        let Some(current) = &mut self.current else { return Err(io::Error::other("no pack")) };
-        let frame_offset = current.size_bytes;
-        current.file.write_all(&compressed)?;
-        current.hasher.update(&compressed);
-        current.size_bytes += compressed.len() as u64;
-        let frame_bytes = compressed.len() as u64;
-        Ok(Part { pack, frame_offset, frame_bytes, skip_bytes: 0, size_bytes: 0 })
-    }
-
-    fn end_pack(&mut self) {
-        if let Some(current) = self.current.take() {
-            let pack = Pack { digest: current.hasher.finish(), size_bytes: current.size_bytes };
-            self.packs.packs.push(PackFile { pack, path: current.path });
+        pack_bytes += size;
+        let is_border = file.digest.as_bytes()[0] < 64;
+        if pack_bytes >= MAX_PACK_BYTES || (pack_bytes >= MIN_PACK_BYTES && is_border) {
+            if !shared.is_empty() {
+                pack.frames.push(std::mem::take(&mut shared));
+                shared_bytes = 0;
+            }
+            packs.push(std::mem::take(&mut pack));
+            pack_bytes = 0;
         }
     }
+    if !shared.is_empty() {
+        pack.frames.push(shared);
+    }
+    if !pack.frames.is_empty() {
+        packs.push(pack);
+    }
+    packs
+}
+
+impl PackPlan {
+    /// What the pack's bytes depend on.
+    pub fn key(&self, files: &[PackInput]) -> Digest {
+        let mut hasher = Hasher::new();
+        for frame in &self.frames {
+            hasher.update(&(frame.len() as u64).to_le_bytes());
+            for run in frame {
+                hasher.update(files[run.file].digest.as_bytes());
+                hasher.update(&run.start.to_le_bytes());
+                hasher.update(&run.size.to_le_bytes());
+            }
+        }
+        hasher.finish()
+    }
+
+    /// Where the files are in the pack, which is the manifest's `number`: file and part, in order.
+    pub fn parts(&self, number: u32, made: &MadePack) -> Vec<(usize, Part)> {
+        let mut frame_offset = 0;
+        let mut parts = Vec::new();
+        for (frame, &frame_bytes) in self.frames.iter().zip(&made.frame_bytes) {
+            parts.extend(frame.iter().map(|run| {
+                let (skip_bytes, size_bytes) = (run.skip, run.size);
+                let part = Part { pack: number, frame_offset, frame_bytes, skip_bytes, size_bytes };
+                (run.file, part)
+            }));
+            frame_offset += frame_bytes;
+        }
+        parts
+    }
+
+    /// Makes the pack as the new file `out`. A file that is not what its digest says any more is an
+    /// error of kind `InvalidData`.
+    pub fn make(&self, files: &[PackInput], out: &Path) -> io::Result<MadePack> {
+        let mut file = File::create_new(out)?;
+        let mut reader = FileReader::new(files);
+        let mut hasher = Hasher::new();
+        let mut frame_bytes = Vec::with_capacity(self.frames.len());
+        for batch in self.frames.chunks(PARALLEL_FRAMES) {
+            let contents: Vec<Vec<u8>> =
+                batch.iter().map(|frame| reader.frame(frame)).collect::<io::Result<_>>()?;
+            let compressed: Vec<io::Result<Vec<u8>>> =
+                contents.par_iter().map(|content| zstd::bulk::compress(content, LEVEL)).collect();
+            for frame in compressed {
+                let frame = frame?;
+                file.write_all(&frame)?;
+                hasher.update(&frame);
+                frame_bytes.push(frame.len() as u64);
+            }
+        }
+        reader.finish()?;
+        let pack = Pack { digest: hasher.finish(), size_bytes: frame_bytes.iter().sum() };
+        Ok(MadePack { pack, frame_bytes })
+    }
+}
+
+/// Reads files from begin to end and checks them.
+struct FileReader<'a> {
+    files: &'a [PackInput],
+    current: Option<(usize, File, Hasher)>,
+}
+
+impl<'a> FileReader<'a> {
+    fn new(files: &'a [PackInput]) -> Self {
+        Self { files, current: None }
+    }
+
+    fn frame(&mut self, runs: &[Run]) -> io::Result<Vec<u8>> {
+        let size: u64 = runs.iter().map(|run| run.size).sum();
+        let mut content = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+        for run in runs {
+            if run.start == 0 {
+                self.finish()?;
+                let file = File::open(&self.files[run.file].path)?;
+                self.current = Some((run.file, file, Hasher::new()));
+            }
+            let Some((_, file, hasher)) = &mut self.current else { continue };
+            let start = content.len();
+            Read::by_ref(file).take(run.size).read_to_end(&mut content)?;
+            hasher.update(&content[start..]);
+        }
+        if content.len() as u64 == size { Ok(content) } else { Err(changed()) }
+    }
+
+    /// The file that was read must be the one that was meant.
+    fn finish(&mut self) -> io::Result<()> {
+        let Some((number, _, hasher)) = self.current.take() else { return Ok(()) };
+        if hasher.finish() == self.files[number].digest { Ok(()) } else { Err(changed()) }
+    }
+}
+
+fn changed() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "a file changed while it was read")
 }

@@ -8,10 +8,13 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use common::Digest;
-use common::tree::{Entry, EntryKind, Manifest, TreePath};
+use common::digest::Hasher;
+use common::tree::{Entry, EntryKind, Manifest, Pack, TreePath};
+use rayon::prelude::*;
 
 use crate::manifest::{self, ManifestError};
-use crate::pack::{PackFile, PackWriter, Packed};
+use crate::memory::Memory;
+use crate::pack::{MadePack, PackInput, PackPlan, plan};
 
 /// Most entries of one tree.
 const MAX_ENTRIES: usize = 2_000_000;
@@ -45,8 +48,49 @@ pub struct Scan {
     pub encoded: Vec<u8>,
     /// Digest of the stored form.
     pub digest: Digest,
+    packs: Vec<Packed>,
+    files: Vec<PackInput>,
+    directory: PathBuf,
+    memory: Memory,
+}
+
+/// A pack of a scanned tree.
+#[derive(Debug)]
+struct Packed {
+    made: MadePack,
+    plan: PackPlan,
+    /// Where it is, if it was made.
+    path: Option<PathBuf>,
+}
+
+impl Scan {
     /// The packs it refers to.
-    pub packs: Vec<PackFile>,
+    pub fn packs(&self) -> impl Iterator<Item = Pack> {
+        self.packs.iter().map(|packed| packed.made.pack)
+    }
+
+    /// A pack as a file, made now where it was known from the last time.
+    pub fn pack_file(&self, digest: &Digest) -> Result<PathBuf, ScanError> {
+        let found = self.packs.iter().position(|packed| packed.made.pack.digest == *digest);
+        let fail = |source| ScanError::Read { path: self.directory.clone(), source };
+        let Some(number) = found else { return Err(fail(io::ErrorKind::NotFound.into())) };
+        let packed = &self.packs[number];
+        if let Some(path) = &packed.path {
+            return Ok(path.clone());
+        }
+        let path = self.directory.join(format!("again-{number}"));
+        let made = packed.plan.make(&self.files, &path).map_err(fail)?;
+        if made.pack.digest == *digest { Ok(path) } else { Err(fail(changed())) }
+    }
+
+    /// What is worth to be known the next time.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+}
+
+fn changed() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "a file changed while it was read")
 }
 
 /// Why a tree cannot be scanned.
@@ -73,16 +117,18 @@ pub enum ScanError {
 }
 
 /// Scans a whole directory. `filter` is asked about every entry with its path and whether it is a
-/// directory. Packs are written into the existing directory `pack_directory`.
+/// directory. Packs are written into the existing directory `pack_directory`; those that `memory`
+/// knows are not.
 pub fn scan(
     root: &Path,
     owner: Owner,
     filter: &mut dyn FnMut(&TreePath, bool) -> Verdict,
     pack_directory: &Path,
+    memory: &Memory,
 ) -> Result<Scan, ScanError> {
     let mut paths = Vec::new();
     walk(root, &TreePath::root(), filter, &mut paths)?;
-    build(root, paths, owner, pack_directory)
+    build(root, paths, owner, pack_directory, memory)
 }
 
 /// Scans some paths of a root file system: each with all that is below it, and with its parent
@@ -101,7 +147,7 @@ pub fn scan_paths(
             found.push(path.clone());
         }
     }
-    build(root, found, Owner::Keep, pack_directory)
+    build(root, found, Owner::Keep, pack_directory, &Memory::default())
 }
 
 fn on_disk(root: &Path, path: &TreePath) -> PathBuf {
@@ -149,16 +195,17 @@ fn build(
     mut paths: Vec<TreePath>,
     owner: Owner,
     pack_directory: &Path,
+    memory: &Memory,
 ) -> Result<Scan, ScanError> {
     add_parents(&mut paths);
-    let fail = |path: PathBuf| move |source| ScanError::Read { path, source };
-    let mut writer = PackWriter::new(pack_directory).map_err(fail(pack_directory.to_owned()))?;
     let mut entries = Vec::with_capacity(paths.len());
-    let mut packed: HashMap<usize, Packed> = HashMap::new();
     let mut names: HashMap<(u64, u64), TreePath> = HashMap::new();
+    // Entries that have content, with what the disk says of them.
+    let mut contents: Vec<(usize, PathBuf, Metadata)> = Vec::new();
     for path in paths {
         let file = on_disk(root, &path);
-        let metadata = fs::symlink_metadata(&file).map_err(fail(file.clone()))?;
+        let fail = |source| ScanError::Read { path: file.clone(), source };
+        let metadata = fs::symlink_metadata(&file).map_err(fail)?;
         let first = (metadata.nlink() > 1 && metadata.is_file())
             .then(|| names.get(&(metadata.dev(), metadata.ino())).cloned())
             .flatten();
@@ -168,30 +215,80 @@ fn build(
                 if metadata.nlink() > 1 {
                     names.insert((metadata.dev(), metadata.ino()), path.clone());
                 }
-                let content = if metadata.is_file() {
-                    File::open(&file).and_then(|reader| writer.add(reader))
-                } else {
-                    writer.add(io::empty())
-                };
-                let content = content.map_err(fail(file.clone()))?;
-                let (size_bytes, digest) = (content.size_bytes, content.digest);
-                packed.insert(entries.len(), content);
-                EntryKind::File { size_bytes, digest, parts: Vec::new() }
+                // Filled in below.
+                let digest = Digest::of(b"");
+                EntryKind::File { size_bytes: 0, digest, parts: Vec::new() }
             }
-            None => special_kind(&file, &metadata).map_err(fail(file.clone()))?,
+            None => special_kind(&file, &metadata).map_err(fail)?,
         };
-        entries.push(entry(path, &file, &metadata, owner, kind).map_err(fail(file.clone()))?);
+        let made = entry(path, &file, &metadata, owner, kind).map_err(fail)?;
+        if metadata.is_file() && matches!(made.kind, EntryKind::File { .. }) {
+            contents.push((entries.len(), file, metadata));
+        }
+        entries.push(made);
     }
-    let packs = writer.finish().map_err(fail(pack_directory.to_owned()))?;
-    for (position, file) in &packed {
-        if let EntryKind::File { parts, .. } = &mut entries[*position].kind {
-            *parts = packs.parts(file).to_vec();
+    let files = digests(&contents, memory)?;
+    let mut known = Memory::default();
+    for (file, (_, path, metadata)) in files.iter().zip(&contents) {
+        known.add_file(path, metadata, file.digest);
+    }
+    let packs = make_packs(&files, pack_directory, memory)?;
+    for (number, packed) in packs.iter().enumerate() {
+        known.add_pack(packed.plan.key(&files), packed.made.clone());
+        let number = u32::try_from(number).map_err(|_| ScanError::TooMany)?;
+        for (file, part) in packed.plan.parts(number, &packed.made) {
+            if let EntryKind::File { parts, .. } = &mut entries[contents[file].0].kind {
+                parts.push(part);
+            }
         }
     }
-    let manifest = Manifest { packs: packs.packs.iter().map(|file| file.pack).collect(), entries };
+    for (file, (position, ..)) in files.iter().zip(&contents) {
+        if let EntryKind::File { size_bytes, digest, .. } = &mut entries[*position].kind {
+            (*size_bytes, *digest) = (file.size_bytes, file.digest);
+        }
+    }
+    let manifest =
+        Manifest { packs: packs.iter().map(|packed| packed.made.pack).collect(), entries };
     let encoded = manifest::encode(&manifest)?;
     let digest = Digest::of(&encoded);
-    Ok(Scan { manifest, encoded, digest, packs: packs.packs })
+    let directory = pack_directory.to_owned();
+    Ok(Scan { manifest, encoded, digest, packs, files, directory, memory: known })
+}
+
+/// The files' lengths and digests: read, all processors at once, or known.
+fn digests(
+    contents: &[(usize, PathBuf, Metadata)],
+    memory: &Memory,
+) -> Result<Vec<PackInput>, ScanError> {
+    let read = |(_, path, metadata): &(usize, PathBuf, Metadata)| {
+        if let Some(digest) = memory.file(path, metadata) {
+            return Ok(PackInput { path: path.clone(), size_bytes: metadata.len(), digest });
+        }
+        let mut hasher = Hasher::new();
+        let size_bytes = File::open(path)
+            .and_then(|mut file| io::copy(&mut file, &mut hasher))
+            .map_err(|source| ScanError::Read { path: path.clone(), source })?;
+        Ok(PackInput { path: path.clone(), size_bytes, digest: hasher.finish() })
+    };
+    contents.par_iter().map(read).collect()
+}
+
+fn make_packs(
+    files: &[PackInput],
+    directory: &Path,
+    memory: &Memory,
+) -> Result<Vec<Packed>, ScanError> {
+    let make = |(number, plan): (usize, PackPlan)| {
+        if let Some(made) = memory.pack(&plan.key(files)) {
+            return Ok(Packed { made: made.clone(), plan, path: None });
+        }
+        let path = directory.join(format!("pack-{number}"));
+        let made = plan
+            .make(files, &path)
+            .map_err(|source| ScanError::Read { path: directory.to_owned(), source })?;
+        Ok(Packed { made, plan, path: Some(path) })
+    };
+    plan(files).into_par_iter().enumerate().map(make).collect()
 }
 
 /// Sorts, and lists every parent directory.

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use crate::ClientError;
 
 /// Makes the HTTP client that all of a program's clients share.
-pub(crate) fn client() -> reqwest::Client {
+pub fn client() -> reqwest::Client {
     // Another part of the program may have chosen a provider already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder()

@@ -6,3 +6,4 @@ pub mod public;
 pub mod worker;
 
 pub use error::ClientError;
+pub use http::client as http_client;

@@ -1,6 +1,8 @@
 //! Addresses of git repositories, as ADD takes them (BuildKit's reference, "Adding files from a Git
 //! repository").
 
+use common::plan::is_over_ssh;
+
 use crate::diagnostic::Problem;
 
 /// A repository and what of it is meant.
@@ -30,15 +32,10 @@ impl Repository {
             Some((url, query)) => (url, query),
             None => (rest, ""),
         };
-        let is_web = ["http://", "https://", "git://"].iter().any(|scheme| url.starts_with(scheme));
-        if !is_web {
-            let message = "repositories over ssh need an SSH agent, which is not forwarded yet";
-            return Err(Problem::new("not-supported", message)
-                .with_hint("use https://, or a context from the client")
-                .blaming(text));
-        }
         let authority = url.split("://").nth(1).and_then(|rest| rest.split('/').next());
-        if authority.is_some_and(|authority| authority.contains('@')) {
+        let user = authority.and_then(|authority| authority.rsplit_once('@')).map(|(user, _)| user);
+        // A name alone is a part of the address where keys are the credentials.
+        if user.is_some_and(|user| !is_over_ssh(url) || user.contains(':')) {
             let message =
                 "credentials in URLs are not supported: they would end up in the image's history";
             return Err(bad(message.to_owned()));
@@ -136,6 +133,12 @@ mod tests {
         let commit = "0123456789abcdef0123456789abcdef01234567";
         assert_eq!(parse(&format!("{url}#{commit}")).commit(), Some(commit));
         assert_eq!(parse(&format!("{url}#main")).commit(), None);
+        for url in ["git@h.test:a/b.git", "ssh://git@h.test:2222/a/b.git"] {
+            let found = parse(&format!("{url}#v1:sub"));
+            assert_eq!((found.url.as_str(), found.reference.as_deref()), (url, Some("v1")));
+            assert!(is_over_ssh(&found.url));
+        }
+        assert!(!is_over_ssh("https://h.test/a@b.git"));
     }
 
     #[test]
@@ -152,8 +155,11 @@ mod tests {
             let error = Repository::parse(&format!("https://h.test/b.git{rest}")).unwrap_err();
             assert!(error.message.contains(part), "{rest}: {error:?}");
         }
-        for text in ["git@h.test:a/b.git", "ssh://git@h.test/b.git", "https://me:pw@h.test/b.git"] {
-            assert!(Repository::parse(text).is_err(), "{text}");
+        for text in
+            ["https://me:pw@h.test/b.git", "https://me@h.test/b.git", "ssh://me:pw@h.test/b"]
+        {
+            let error = Repository::parse(text).unwrap_err();
+            assert!(error.message.contains("credentials in URLs"), "{text}: {error:?}");
         }
     }
 }

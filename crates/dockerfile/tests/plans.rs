@@ -184,7 +184,7 @@ fn mistakes_point_at_their_line_and_say_what_to_do() {
             "",
         ),
         ("FROM a\nRUN --mount=type=foo,target=/x y", "bad-mount", 2, ""),
-        ("FROM a\nADD git@x.test:y.git /", "not-supported", 2, "https"),
+        ("FROM a\nADD ssh://me:pw@x.test/y.git /", "bad-repository", 2, ""),
         ("FROM a\nENV X=${Y:Z}", "bad-substitution", 2, ""),
         ("FROM $NONE", "blank-base", 1, "before the first FROM"),
         ("FROM a\nEXPOSE 99999", "bad-port", 2, ""),

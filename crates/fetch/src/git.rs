@@ -1,6 +1,6 @@
 //! Repositories, by the installed git program.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Component, Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -11,12 +11,19 @@ use url::Url;
 use crate::address::is_public;
 use crate::error::FetchError;
 use crate::fetcher::Fetcher;
+use crate::ssh::{Ssh, SshAddress, command};
 
 /// Longest time of one call of git.
 const TIMEOUT: Duration = Duration::from_mins(30);
 /// Most submodules of a checkout, and how deep they may lie in each other.
 const MAX_SUBMODULES: usize = 200;
 const MAX_DEPTH: usize = 10;
+/// What git adds when ssh has failed and said why.
+const NOTHING_SAID: [&str; 3] = [
+    "fatal: Could not read from remote repository.",
+    "Please make sure you have the correct access rights",
+    "and the repository exists.",
+];
 
 /// A commit to check out.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +38,15 @@ pub struct Checkout<'a> {
     pub keep_git_dir: bool,
     /// Whether submodules are checked out too.
     pub submodules: bool,
+    /// For addresses over ssh, which are refused without.
+    pub ssh: Option<Ssh<'a>>,
+}
+
+/// What keeps git where it may go.
+#[derive(Debug, Default)]
+struct Guard {
+    settings: Vec<String>,
+    variables: Vec<(&'static str, String)>,
 }
 
 impl Fetcher {
@@ -39,9 +55,10 @@ impl Fetcher {
         &self,
         url: &str,
         reference: Option<&str>,
+        ssh: Option<Ssh<'_>>,
     ) -> Result<String, FetchError> {
         let name = reference.unwrap_or("HEAD");
-        let guard = self.guard(url).await?;
+        let guard = self.guard(url, ssh).await?;
         let peeled = format!("{name}^{{}}");
         let text =
             git(&guard, Path::new("/"), &["ls-remote", "--", url, name, &peeled], url).await?;
@@ -68,7 +85,7 @@ impl Fetcher {
         let mut done = 0;
         while let Some((url, commit, place, depth)) = todo.pop() {
             let reference = what.reference.filter(|_| depth == 0);
-            self.check_out_one(&url, reference, &commit, &place).await?;
+            self.check_out_one(&url, reference, &commit, &place, what.ssh).await?;
             if what.submodules && depth < MAX_DEPTH {
                 for (path, url, commit) in submodules(&url, &place).await? {
                     todo.push((url, commit, place.join(path), depth + 1));
@@ -93,8 +110,9 @@ impl Fetcher {
         reference: Option<&str>,
         commit: &str,
         into: &Path,
+        ssh: Option<Ssh<'_>>,
     ) -> Result<(), FetchError> {
-        let guard = self.guard(url).await?;
+        let guard = self.guard(url, ssh).await?;
         tokio::fs::create_dir_all(into).await?;
         git(&guard, into, &["init", "--quiet"], url).await?;
         let fetch = |what: &str| {
@@ -122,43 +140,71 @@ impl Fetcher {
 
     /// Settings of git that keep it where it may go: the addresses that a name has now are those
     /// that are used, and no redirect leads elsewhere.
-    async fn guard(&self, url: &str) -> Result<Vec<String>, FetchError> {
+    async fn guard(&self, url: &str, ssh: Option<Ssh<'_>>) -> Result<Guard, FetchError> {
         let bad = |problem: &str| FetchError::Address {
             url: url.to_owned(),
             problem: problem.to_owned(),
         };
+        if let Some(address) = SshAddress::parse(url) {
+            let ssh = ssh.ok_or_else(|| bad("it needs an SSH agent, and none is here for it"))?;
+            return self.ssh_guard(url, &address, ssh).await;
+        }
         let parsed = Url::parse(url).map_err(|error| bad(&error.to_string()))?;
         let is_open = self.config.allow_private_networks;
         match parsed.scheme() {
             "http" | "https" => {}
             "git" if is_open => {}
             "git" => return Err(bad("git:// is neither encrypted nor guarded: use https://")),
-            _ => return Err(bad("repositories are fetched over https only")),
+            _ => return Err(bad("repositories are fetched over https and ssh only")),
         }
         if is_open {
-            return Ok(Vec::new());
+            return Ok(Guard::default());
         }
         let (Some(host), Some(port)) = (parsed.host_str(), parsed.port_or_known_default()) else {
             return Err(bad("it has no host"));
         };
         let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let found = tokio::net::lookup_host((bare, port)).await.map_err(|error| {
-            FetchError::Transport { url: url.to_owned(), message: error.to_string() }
-        })?;
-        let public: Vec<String> = found
-            .map(|address: SocketAddr| address.ip())
-            .filter(|ip| is_public(*ip))
-            .map(|ip| ip.to_string())
-            .collect();
-        if public.is_empty() {
-            return Err(FetchError::Private(url.to_owned()));
-        }
-        Ok(vec![
+        let public: Vec<String> =
+            public_addresses(url, bare, port).await?.iter().map(IpAddr::to_string).collect();
+        let settings = vec![
             format!("http.curloptResolve={host}:{port}:{}", public.join(",")),
             "http.followRedirects=false".to_owned(),
             "http.proxy=".to_owned(),
-        ])
+        ];
+        Ok(Guard { settings, variables: Vec::new() })
     }
+
+    /// The same for ssh, which is sent to the address that was checked.
+    async fn ssh_guard(
+        &self,
+        url: &str,
+        address: &SshAddress,
+        ssh: Ssh<'_>,
+    ) -> Result<Guard, FetchError> {
+        let pinned = if self.config.allow_private_networks {
+            None
+        } else {
+            public_addresses(url, &address.host, address.port).await?.first().copied()
+        };
+        let odd =
+            || FetchError::File(std::io::Error::other("the scratch directory has an odd name"));
+        let variables = vec![
+            ("GIT_SSH_COMMAND", command(ssh, address, pinned).ok_or_else(odd)?),
+            ("GIT_SSH_VARIANT", "ssh".to_owned()),
+            ("SSH_AUTH_SOCK", ssh.agent.to_str().ok_or_else(odd)?.to_owned()),
+        ];
+        Ok(Guard { settings: vec!["protocol.ssh.allow=always".to_owned()], variables })
+    }
+}
+
+/// The addresses of a host that are nobody's own, at least one.
+async fn public_addresses(url: &str, host: &str, port: u16) -> Result<Vec<IpAddr>, FetchError> {
+    let found = tokio::net::lookup_host((host, port)).await.map_err(|error| {
+        FetchError::Transport { url: url.to_owned(), message: error.to_string() }
+    })?;
+    let public: Vec<IpAddr> =
+        found.map(|address: SocketAddr| address.ip()).filter(|ip| is_public(*ip)).collect();
+    if public.is_empty() { Err(FetchError::Private(url.to_owned())) } else { Ok(public) }
 }
 
 /// The submodules of a checkout: path, address and commit.
@@ -166,10 +212,10 @@ async fn submodules(url: &str, place: &Path) -> Result<Vec<(PathBuf, String, Str
     if !place.join(".gitmodules").is_file() {
         return Ok(Vec::new());
     }
-    let links = git(&[], place, &["ls-tree", "-r", "-z", "HEAD"], url).await?;
+    let links = git(&Guard::default(), place, &["ls-tree", "-r", "-z", "HEAD"], url).await?;
     let list =
         ["config", "--file", ".gitmodules", "-z", "--get-regexp", r"^submodule\..*\.(path|url)$"];
-    let settings = git(&[], place, &list, url).await.unwrap_or_default();
+    let settings = git(&Guard::default(), place, &list, url).await.unwrap_or_default();
     let mut found = Vec::new();
     for link in links.split('\0').filter_map(|line| line.strip_prefix("160000 commit ")) {
         let Some((commit, path)) = link.split_once('\t') else { continue };
@@ -199,6 +245,14 @@ fn address_of<'a>(settings: &'a str, path: &str) -> Option<&'a str> {
 
 /// `../other.git` beside a repository's address.
 fn relative(url: &str, address: &str) -> Option<String> {
+    if let (Some((host, path)), false) = (url.split_once(':'), url.contains("://")) {
+        // `git@host:path`: the path is joined as one of a URL.
+        let root = if path.starts_with('/') { "" } else { "/" };
+        let joined = relative(&format!("ssh://host{root}{path}"), address)?;
+        return joined
+            .strip_prefix("ssh://host")
+            .map(|path| format!("{host}:{}", &path[root.len()..]));
+    }
     let mut base = Url::parse(&format!("{}/", url.trim_end_matches('/'))).ok()?;
     base.set_query(None);
     base.join(address).ok().map(|joined| joined.to_string().trim_end_matches('/').to_owned())
@@ -206,7 +260,7 @@ fn relative(url: &str, address: &str) -> Option<String> {
 
 /// Runs git with nothing of this machine's configuration, no hooks and no questions.
 async fn git(
-    settings: &[String],
+    guard: &Guard,
     directory: &Path,
     arguments: &[&str],
     url: &str,
@@ -226,7 +280,7 @@ async fn git(
     ] {
         command.args(["-c", setting]);
     }
-    for setting in settings {
+    for setting in &guard.settings {
         command.args(["-c", setting]);
     }
     command.args(arguments).current_dir(directory).env_clear();
@@ -243,6 +297,7 @@ async fn git(
     ] {
         command.env(name, value);
     }
+    command.envs(guard.variables.iter().map(|(name, value)| (name, value)));
     command.stdin(Stdio::null()).kill_on_drop(true);
     let failed = |message: String| FetchError::Transport { url: url.to_owned(), message };
     let output = match tokio::time::timeout(TIMEOUT, command.output()).await {
@@ -251,7 +306,8 @@ async fn git(
     };
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
-        let last = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("git failed");
+        let says = |line: &&str| !line.trim().is_empty() && !NOTHING_SAID.contains(line);
+        let last = text.lines().rfind(says).unwrap_or("git failed");
         let problem: String = last.chars().take(300).collect();
         let is_missing = [
             "not found",
@@ -259,6 +315,8 @@ async fn git(
             "does not appear",
             "not our ref",
             "could not read Username",
+            "Permission denied",
+            "Host key verification failed",
         ];
         if is_missing.iter().any(|sign| text.contains(sign)) {
             return Err(FetchError::Address { url: url.to_owned(), problem });
@@ -278,12 +336,24 @@ mod tests {
         let closed = Fetcher::new(FetchConfig::default()).unwrap();
         for url in ["http://127.0.0.1:1/x.git", "http://localhost:1/x.git", "http://[::1]:1/x.git"]
         {
-            let error = closed.commit_of(url, None).await.unwrap_err();
+            let error = closed.commit_of(url, None, None).await.unwrap_err();
             assert!(matches!(error, FetchError::Private(_)), "{url}: {error}");
         }
         for url in ["git://1.1.1.1/x.git", "ssh://1.1.1.1/x.git", "file:///etc", "ext::sh -c x"] {
-            let error = closed.commit_of(url, None).await.unwrap_err();
+            let error = closed.commit_of(url, None, None).await.unwrap_err();
             assert!(matches!(error, FetchError::Address { .. }), "{url}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn ssh_goes_where_git_may_go_and_not_without_an_agent() {
+        let ssh = Ssh { agent: Path::new("/none"), known_hosts: Path::new("/none") };
+        let closed = Fetcher::new(FetchConfig::default()).unwrap();
+        for url in ["ssh://git@127.0.0.1:1/x.git", "git@localhost:x.git", "ssh://[::1]:1/x.git"] {
+            let error = closed.commit_of(url, None, Some(ssh)).await.unwrap_err();
+            assert!(matches!(error, FetchError::Private(_)), "{url}: {error}");
+            let error = closed.commit_of(url, None, None).await.unwrap_err();
+            assert!(error.to_string().contains("it needs an SSH agent"), "{url}: {error}");
         }
     }
 
@@ -296,5 +366,10 @@ mod tests {
         let url = "https://h.test/team/app.git";
         assert_eq!(relative(url, "../x.git").unwrap(), "https://h.test/team/x.git");
         assert_eq!(relative(url, "../../o/x.git").unwrap(), "https://h.test/o/x.git");
+        let url = "git@h.test:team/app.git";
+        assert_eq!(relative(url, "../x.git").unwrap(), "git@h.test:team/x.git");
+        assert_eq!(relative("git@h.test:/srv/app.git", "../x").unwrap(), "git@h.test:/srv/x");
+        let url = "ssh://git@h.test:2222/team/app.git";
+        assert_eq!(relative(url, "../x.git").unwrap(), "ssh://git@h.test:2222/team/x.git");
     }
 }

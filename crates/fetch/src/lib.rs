@@ -7,7 +7,9 @@ mod address;
 mod error;
 mod fetcher;
 mod git;
+mod ssh;
 
 pub use error::FetchError;
 pub use fetcher::{Downloaded, FetchConfig, Fetcher};
 pub use git::Checkout;
+pub use ssh::Ssh;

@@ -2,17 +2,22 @@
 //!
 //! A layer archive follows the OCI image specification (`layer.md`): changed files, `.wh.` entries
 //! for removed ones. On disk a layer is a directory in overlayfs form: a character device 0/0 for a
-//! removed file, the attribute `trusted.overlay.opaque` for a replaced directory.
+//! removed file, the attribute `trusted.overlay.opaque`, or `user.overlay.opaque`, for a replaced directory.
 
+mod bounded;
 mod compress;
 mod extract;
 mod header;
+mod namespace;
 mod pack;
 mod recompress;
+pub mod sparse;
 
+pub use bounded::{Bounded, Gate};
 pub use compress::Compression;
 pub use extract::{ExtractError, Extracted, extract};
 pub use header::HeaderNumbers;
+pub use namespace::in_user_namespace;
 pub use pack::{PackError, PackedLayer, pack_upper};
 pub use recompress::{Recompress, RecompressError, recompress};
 
@@ -20,7 +25,5 @@ pub use recompress::{Recompress, RecompressError, recompress};
 const WHITEOUT_PREFIX: &str = ".wh.";
 /// Name that stands for "nothing of the directory below is left".
 const OPAQUE_NAME: &str = ".wh..wh..opq";
-/// The attribute by which overlayfs says the same.
-const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
 /// The only attribute that travels in a layer, as in BuildKit.
 const CAPABILITY_XATTR: &str = "security.capability";

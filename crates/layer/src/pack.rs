@@ -15,7 +15,8 @@ use common::Digest;
 use common::digest::Hasher;
 
 use crate::compress::{BlobWriter, Compression};
-use crate::{CAPABILITY_XATTR, OPAQUE_NAME, OPAQUE_XATTR, WHITEOUT_PREFIX};
+use crate::namespace::opaque_xattr;
+use crate::{CAPABILITY_XATTR, OPAQUE_NAME, WHITEOUT_PREFIX};
 
 /// A layer blob on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,11 +35,33 @@ pub struct PackedLayer {
 
 /// A layer could not be written.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot make a layer of {path}: {source}")]
-pub struct PackError {
-    path: PathBuf,
-    #[source]
-    source: io::Error,
+pub enum PackError {
+    /// The disk.
+    #[error("cannot make a layer of {path}: {source}")]
+    Io {
+        /// The file at fault.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file whose name means something else in a layer: whoever reads the layer would remove
+    /// another file instead.
+    #[error(
+        "{path:?} cannot be in a layer: names that begin with \".wh.\" stand for removed files"
+    )]
+    ReservedName {
+        /// The path in the layer.
+        path: PathBuf,
+    },
+}
+
+impl PackError {
+    /// Whether there is no space for the layer.
+    pub fn is_disk_full(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
+    }
 }
 
 /// Writes the changes in `upper` as a blob to the new file `out`.
@@ -51,9 +74,12 @@ pub fn pack_upper(
     out: &Path,
     compression: Compression,
 ) -> Result<PackedLayer, PackError> {
-    let fail = |path: &Path, source| PackError { path: path.to_owned(), source };
+    let fail = |path: &Path, source| PackError::Io { path: path.to_owned(), source };
     let mut found = Vec::new();
     collect(upper, Path::new(""), lowers, &mut found).map_err(|source| fail(upper, source))?;
+    if let Some(found) = found.iter().find(|found| is_reserved(&found.path)) {
+        return Err(PackError::ReservedName { path: Path::new("/").join(&found.path) });
+    }
     let blob = BlobWriter::create(out, compression).map_err(|source| fail(out, source))?;
     let mut archive = Archive { writer: Hashing::new(blob), names: HashMap::new() };
     for found in &found {
@@ -115,8 +141,12 @@ fn hides(upper: &Path, path: &Path, lowers: &[PathBuf]) -> io::Result<bool> {
     Ok(is_opaque(&upper.join(path))? && is_below())
 }
 
+fn is_reserved(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_bytes().starts_with(WHITEOUT_PREFIX.as_bytes()))
+}
+
 fn is_opaque(path: &Path) -> io::Result<bool> {
-    Ok(xattr::get(path, OPAQUE_XATTR)?.as_deref() == Some(b"y"))
+    Ok(xattr::get(path, opaque_xattr())?.as_deref() == Some(b"y"))
 }
 
 /// Whether the highest layer that has `path` has it as a directory with the same metadata.

@@ -30,6 +30,8 @@ pub enum Message {
     Planner,
     /// The view of a build changed.
     Build(BuildId),
+    /// A message to an agent of a build's client waits, or has its answer.
+    Agent(BuildId),
     /// Lines of a build's log; a chunk may come twice.
     Log(BuildId, Arc<LogChunk>),
 }

@@ -3,6 +3,7 @@
 //! Postgres is the only truth. One use case is one transaction; every write that depends on a state
 //! names the state and the lease and checks that it hit. All times are the database's `now()`.
 
+mod agent;
 mod build;
 mod cache;
 mod image;
@@ -14,6 +15,7 @@ mod secret;
 mod view;
 mod worker;
 
+pub use agent::{AgentQuestion, AgentRow, AgentState, Asked, Asker};
 pub use build::{ClaimedBuild, NewBuild, PLANNER_RENEW, Submitted};
 pub use cache::{CachedSlice, SliceKey};
 pub use log::ChunkRow;

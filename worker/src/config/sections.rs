@@ -38,6 +38,21 @@ pub struct Config {
     pub log: LogConfig,
 }
 
+impl Config {
+    /// A configuration that works for nobody: to look at a host with.
+    pub fn for_looking(data_dir: PathBuf) -> Self {
+        Self {
+            worker: WorkerConfig::new(data_dir),
+            coordinator: CoordinatorConfig { url: String::new(), token: String::new() },
+            runtime: RuntimeConfig::default(),
+            registries: BTreeMap::new(),
+            docker_config: None,
+            fetch: FetchConfig::default(),
+            log: LogConfig::default(),
+        }
+    }
+}
+
 /// Section `[worker]`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -54,6 +69,35 @@ pub struct WorkerConfig {
     /// ended by then is handed back.
     #[serde(default = "default_drain_secs")]
     pub drain_secs: u64,
+    /// Most bytes that layers, blobs, manifests and cache mounts take on disk; absent are three
+    /// quarters of the disk.
+    #[serde(default)]
+    pub store_max_bytes: Option<u64>,
+    /// Bytes of the disk that stay free; absent is a tenth of it, but at most 20 GiB.
+    #[serde(default)]
+    pub store_min_free_bytes: Option<u64>,
+    /// When space is needed, cache mounts that were not used for so long, in seconds, go first.
+    #[serde(default = "default_store_cache_age_secs")]
+    pub store_cache_age_secs: u64,
+}
+
+impl WorkerConfig {
+    /// A worker in this directory, everything else as it is where nobody says otherwise.
+    pub fn new(data_dir: PathBuf) -> Self {
+        Self {
+            name: None,
+            data_dir,
+            slots: default_slots(),
+            drain_secs: default_drain_secs(),
+            store_max_bytes: None,
+            store_min_free_bytes: None,
+            store_cache_age_secs: default_store_cache_age_secs(),
+        }
+    }
+}
+
+fn default_store_cache_age_secs() -> u64 {
+    7 * 24 * 3600
 }
 
 fn default_slots() -> u32 {

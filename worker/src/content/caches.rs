@@ -9,7 +9,6 @@
 //! and losing it costs time only.
 
 use std::collections::HashMap;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +19,8 @@ use common::{Digest, ProjectName};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use super::ContentStore;
+use super::entry::Entry;
+use super::index::Pin;
 
 /// Most copies of one private cache.
 const MAX_COPIES: u32 = 1000;
@@ -34,7 +35,7 @@ pub(super) struct CacheLocks(Mutex<HashMap<CopyName, Arc<RwLock<()>>>>);
 /// A cache directory that is in use until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Cache {
-    place: PathBuf,
+    pin: Arc<Pin>,
     _use: CacheUse,
 }
 
@@ -49,12 +50,12 @@ enum CacheUse {
 impl Cache {
     /// Where its content is, or would be.
     pub(crate) fn data(&self) -> PathBuf {
-        self.place.join("data")
+        self.pin.path()
     }
 
     /// The same one again, for a command that has taken it already.
     pub(crate) fn unlocked(&self) -> Self {
-        Self { place: self.place.clone(), _use: CacheUse::Again }
+        Self { pin: Arc::clone(&self.pin), _use: CacheUse::Again }
     }
 
     /// Whether it has to be made.
@@ -62,18 +63,15 @@ impl Cache {
         !self.data().exists()
     }
 
-    /// Gives what was prepared its place. Somebody else's first content stays.
+    /// Gives what was prepared its place. Somebody else's first content stays: then what was prepared
+    /// is for its owner to remove.
     pub(crate) fn fill(&self, prepared: &Path) -> io::Result<()> {
-        fs::create_dir_all(&self.place)?;
-        ContentStore::commit(prepared, &self.data())
+        self.pin.index().commit(self.pin.entry(), prepared, None).map(drop)
     }
 
     /// Forgets what it holds.
     pub(crate) fn empty(&self) -> io::Result<()> {
-        match fs::remove_dir_all(self.data()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        self.pin.index().remove(&[self.pin.entry()], true).map(drop)
     }
 }
 
@@ -111,8 +109,7 @@ impl ContentStore {
     }
 
     fn cache_at(&self, name: Digest, number: u32, held: CacheUse) -> Cache {
-        let place = self.caches().join(name.hex()).join(number.to_string());
-        Cache { place, _use: held }
+        Cache { pin: Arc::new(self.index.pin(Entry::cache(name, number))), _use: held }
     }
 
     fn cache_lock(&self, name: Digest, number: u32) -> Arc<RwLock<()>> {
@@ -125,6 +122,7 @@ impl ContentStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn name() -> Digest {
         cache_name(&"default".parse().unwrap(), "/root/.cache", "")
@@ -155,9 +153,9 @@ mod tests {
         let cache = store.cache(name(), Sharing::Shared).await.unwrap();
         assert!(cache.is_new());
         for text in ["first", "second"] {
-            let prepared = store.scratch().unwrap().keep();
-            fs::write(prepared.join("f"), text).unwrap();
-            cache.fill(&prepared).unwrap();
+            let prepared = store.scratch().unwrap();
+            fs::write(prepared.path().join("f"), text).unwrap();
+            cache.fill(prepared.path()).unwrap();
         }
         assert_eq!(fs::read_to_string(cache.data().join("f")).unwrap(), "first");
         cache.empty().unwrap();

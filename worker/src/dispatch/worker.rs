@@ -26,7 +26,7 @@ pub(crate) struct Worker {
     pub(crate) registry: registry::Client,
     pub(crate) fetcher: fetch::Fetcher,
     pub(crate) runtime: Runtime,
-    pub(crate) content: ContentStore,
+    pub(crate) content: Arc<ContentStore>,
     /// One permit a slot.
     pub(crate) permits: Arc<Semaphore>,
     /// Fires when something changed that the coordinator should know.
@@ -52,7 +52,7 @@ impl Worker {
         slots: u32,
         outside: Outside,
         runtime: Runtime,
-        content: ContentStore,
+        content: Arc<ContentStore>,
     ) -> Arc<Self> {
         let Outside { client, registry, fetcher } = outside;
         Arc::new(Self {

@@ -20,6 +20,7 @@ use super::failure::JobError;
 use super::image::{Made, make};
 use super::job::Account;
 use super::stage::millis;
+use crate::content::Pin;
 use crate::dispatch::{Held, Worker};
 use crate::logs::LogWriter;
 use crate::rootfs::mount_readonly;
@@ -190,8 +191,8 @@ async fn archive(
     let (digest, size_bytes) = tokio::task::spawn_blocking(move || {
         let file = std::io::BufWriter::new(std::fs::File::create(&out)?);
         let open = |layer: &Layer| -> std::io::Result<Box<dyn std::io::Read>> {
-            let path = blobs.get(&layer.blob).ok_or(std::io::ErrorKind::NotFound)?;
-            Ok(Box::new(std::fs::File::open(path)?))
+            let pin: &Pin = blobs.get(&layer.blob).ok_or(std::io::ErrorKind::NotFound)?;
+            Ok(Box::new(std::fs::File::open(pin.path())?))
         };
         oci::archive::write_oci_layout(file, &images, index.as_ref(), &names, dialect, open)?;
         let mut hasher = Hasher::new();
@@ -215,19 +216,19 @@ async fn root_fs(
     std::fs::create_dir(&root)?;
     let mut places = Vec::new();
     for ExportImage { layers, document } in images {
-        let lowers = ensure_layers(worker, held.lease, layers).await?;
+        let chain = ensure_layers(worker, held.lease, layers).await?;
         let place = if split { root.join(directory_name(document)) } else { root.clone() };
-        places.push((lowers, place));
+        places.push((chain, place));
     }
     let out = path.clone();
     let packed = tokio::task::spawn_blocking(move || {
         let mut mounts = Vec::new();
-        for (lowers, place) in &places {
+        for (chain, place) in &places {
             if *place != root {
                 make_directory(place)?;
             }
-            if !lowers.is_empty() {
-                mounts.push(mount_readonly(lowers, place)?);
+            if !chain.lowers.is_empty() {
+                mounts.push(mount_readonly(&chain.lowers, place)?);
             }
         }
         layer::pack_upper(&root, &[], &out, Compression::None).map_err(std::io::Error::other)

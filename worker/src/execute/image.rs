@@ -13,7 +13,7 @@ use oci::archive::ArchivedImage;
 use oci::image::{Annotations, AssembledIndex, Style, assemble, assemble_index};
 
 use super::failure::JobError;
-use crate::content::ContentStore;
+use crate::content::Pin;
 use crate::dispatch::Worker;
 use crate::transfer::ensure_blob;
 
@@ -30,6 +30,8 @@ pub(super) struct Made {
     pub(super) digest: Digest,
     /// The configuration of the first image.
     pub(super) config_digest: Digest,
+    /// Keep layers in the store that are nowhere else.
+    _pins: Vec<Pin>,
 }
 
 /// How the layer crate names a form.
@@ -52,13 +54,15 @@ pub(super) async fn make(
     job: &ExportJob,
     options: &ImageOptions,
 ) -> Result<Made, JobError> {
-    let mut images = Vec::new();
+    let (mut images, mut pins) = (Vec::new(), Vec::new());
     for ExportImage { layers, document } in &job.images {
-        let layers: Vec<Layer> = futures_util::stream::iter(layers.clone())
+        let made: Vec<(Layer, Option<Pin>)> = futures_util::stream::iter(layers.clone())
             .map(|layer| in_form(worker, lease, layer, options, job.source_date_epoch))
             .buffered(PARALLEL)
             .try_collect()
             .await?;
+        let (layers, kept): (Vec<Layer>, Vec<_>) = made.into_iter().unzip();
+        pins.extend(kept.into_iter().flatten());
         let mut document = document.clone();
         document.rootfs.diff_ids = layers.iter().map(|layer| layer.diff_id).collect();
         let variant = document.variant.as_deref().unwrap_or_default();
@@ -83,7 +87,8 @@ pub(super) async fn make(
         index = Some(assemble_index(&all, &style).map_err(|error| failed(error.to_string()))?);
     }
     let digest = index.as_ref().map_or(first.manifest_digest, |index| index.digest);
-    Ok(Made { images, index, digest, config_digest: first.config_digest })
+    let config_digest = first.config_digest;
+    Ok(Made { images, index, digest, config_digest, _pins: pins })
 }
 
 /// How a document is written that is for one platform, or for all.
@@ -122,7 +127,7 @@ async fn in_form(
     layer: Layer,
     options: &ImageOptions,
     epoch: Option<i64>,
-) -> Result<Layer, JobError> {
+) -> Result<(Layer, Option<Pin>), JobError> {
     let is_ours = layer.origin == LayerOrigin::Farm;
     let wish = Recompress {
         compression: compression(options.compression),
@@ -135,27 +140,27 @@ async fn in_form(
     let may_change = is_ours || options.force_compression;
     let is_wanted = (has_form && wish.level.is_none()) || !may_change;
     if is_wanted && wish.latest.is_none() {
-        return Ok(layer);
+        return Ok((layer, None));
     }
     let key = (layer.blob, wish);
     {
         let forms = worker.forms.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = forms.get(&key)
-            && worker.content.blob(&known.blob).is_file()
+            && let Some(pin) = worker.content.find_blob(&known.blob)
         {
-            return Ok(known.clone());
+            return Ok((known.clone(), Some(pin)));
         }
     }
-    let path = ensure_blob(worker, lease, &layer).await?;
+    let source = ensure_blob(worker, lease, &layer).await?;
     let scratch = worker.content.scratch()?;
     let out = scratch.path().join("blob");
     let (place, diff_id) = (out.clone(), layer.diff_id);
     let packed = tokio::task::spawn_blocking(move || {
-        layer::recompress(File::open(path)?, &diff_id, &place, wish)
+        layer::recompress(File::open(source.path())?, &diff_id, &place, wish)
     })
     .await?
     .map_err(|error| failed(format!("layer {}: {error}", layer.blob)))?;
-    ContentStore::commit(&out, &worker.content.blob(&packed.blob))?;
+    let pin = worker.content.commit_blob(&out, &packed.blob)?;
     let made = Layer {
         diff_id: packed.diff_id,
         blob: packed.blob,
@@ -168,5 +173,5 @@ async fn in_form(
         forms.clear();
     }
     forms.insert(key, made.clone());
-    Ok(made)
+    Ok((made, Some(pin)))
 }

@@ -12,6 +12,7 @@ use super::failure::JobError;
 use super::{export, stage};
 use crate::dispatch::{Held, Stopped, Worker};
 use crate::logs::{LogSink, Mask};
+use crate::transfer::DISK_FULL;
 
 /// Longest time that a result waits for a coordinator that does not answer.
 const REPORT_LIMIT: Duration = Duration::from_mins(30);
@@ -55,6 +56,10 @@ pub(crate) async fn run(worker: &Arc<Worker>, held: &Arc<Held>, assignment: Assi
         }
         (Err(JobError::Failed { failure, step }), None) => {
             let mut failure = *failure;
+            if failure.code == DISK_FULL {
+                // Before the next exchange with the coordinator.
+                worker.content.report_full();
+            }
             failure.file.get_or_insert(dockerfile);
             let text = format!("error: {}", failure.message);
             log.writer().line(step.unwrap_or(0), LogStream::System, text).await;

@@ -1,5 +1,6 @@
 //! Running what was assigned: stages step by step, exports.
 
+mod agent;
 pub mod copy;
 mod export;
 mod failure;
@@ -7,6 +8,7 @@ mod image;
 mod job;
 mod mounts;
 mod remotes;
+mod reports;
 mod slices;
 mod sources;
 mod stage;

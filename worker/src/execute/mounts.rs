@@ -3,16 +3,18 @@
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
+use ::agent::AgentSocket;
 use api::public::v1::TimingView;
 use common::plan::{CopyFrom, CopyOp, Mount, MountOwner, RunOp, Sharing};
 use common::{Digest, Failure, FailureClass};
 
-use super::copy::{CopyInputs, Root, copy};
+use super::agent;
+use super::copy::{CopyInputs, Root, copy, open_directory};
 use super::failure::JobError;
 use super::sources::{self, Source};
 use super::stage::StageRun;
 use crate::content::{Cache, cache_name};
-use crate::rootfs::{self, mount_memory, mount_writable};
+use crate::rootfs::{self, mount_directory, mount_memory, mount_writable};
 use crate::runtime::{ContainerMount, MountSource};
 
 /// The mounts of one command; what they hold is given back when this is dropped.
@@ -24,12 +26,13 @@ pub(super) struct Prepared {
     overlays: Vec<rootfs::Mount>,
     sources: Vec<Source>,
     caches: Vec<Cache>,
+    agents: Vec<AgentSocket>,
 }
 
 /// Prepares below `directory`, which is empty. May wait, for another stage's files or for a cache.
 pub(super) async fn prepare(
     run: &mut StageRun<'_>,
-    op: &RunOp,
+    (op, step): (&RunOp, u32),
     directory: &Path,
     timing: &mut TimingView,
 ) -> Result<Prepared, JobError> {
@@ -54,7 +57,7 @@ pub(super) async fn prepare(
                 let data =
                     caches.next().ok_or_else(|| std::io::Error::other("a cache is missing"))?;
                 fill_cache(run, mount, &prepared, &data, &place, timing).await?;
-                let path = inside_cache(&data, source)?;
+                let path = prepared.inside_cache(&data, source, &place)?;
                 let source = MountSource::Directory { path, read_only: *read_only };
                 prepared.mounts.push(ContainerMount { target: target.clone(), source });
             }
@@ -63,14 +66,7 @@ pub(super) async fn prepare(
                 prepared.mounts.push(ContainerMount { target: target.clone(), source });
             }
             Mount::Secret { .. } => prepared.secret(run, mount, &place)?,
-            Mount::Ssh { id, required: true, .. } => {
-                let message = format!("the SSH agent {id:?} is not forwarded");
-                let hint = "slipway build --ssh is not supported yet";
-                return Err(Failure::new(FailureClass::User, "no-ssh-agent", message)
-                    .with_hint(hint)
-                    .into());
-            }
-            Mount::Ssh { required: false, .. } => {}
+            Mount::Ssh { .. } => prepared.agent(run, mount, step, &place)?,
         }
     }
     Ok(prepared)
@@ -125,6 +121,25 @@ impl Prepared {
             .find(|cache| cache.data().components().any(|part| part.as_os_str() == hex.as_str()));
         let cache = found.map(Cache::unlocked);
         cache.ok_or_else(|| std::io::Error::other("a cache was not taken").into())
+    }
+
+    /// A directory of a cache. Other commands use the cache meanwhile, and may put links in the
+    /// way: the directory is opened inside the cache, and what is open is mounted where nobody else
+    /// comes.
+    fn inside_cache(
+        &mut self,
+        data: &Path,
+        source: &str,
+        place: &Path,
+    ) -> Result<PathBuf, JobError> {
+        if source == "/" {
+            return Ok(data.to_owned());
+        }
+        let directory = open_directory(data, source.as_bytes()).map_err(|error| error.failure())?;
+        let at = place.join("part");
+        std::fs::create_dir(&at)?;
+        self.overlays.push(mount_directory(&directory, &at)?);
+        Ok(at)
     }
 
     fn bind(
@@ -195,6 +210,37 @@ impl Prepared {
     }
 }
 
+impl Prepared {
+    /// A socket of the container's alone. An agent that is not there, and need not be, has none; the
+    /// variable that names it is set all the same, as in BuildKit.
+    fn agent(
+        &mut self,
+        run: &StageRun<'_>,
+        mount: &Mount,
+        step: u32,
+        place: &Path,
+    ) -> Result<(), JobError> {
+        let Mount::Ssh { id, target, required, owner } = mount else { return Ok(()) };
+        if !run.job.agents.contains(id) {
+            if !required {
+                return Ok(());
+            }
+            let message = format!("the SSH agent {id:?} is not there");
+            let hint = format!("give it with --ssh {id}=SOCKET or --ssh {id}=KEYFILE");
+            return Err(Failure::new(FailureClass::User, "agent-missing", message)
+                .with_hint(hint)
+                .into());
+        }
+        let path = place.join("agent");
+        let socket = agent::listen(run, id, step, &path)?;
+        give(&path, *owner)?;
+        self.agents.push(socket);
+        let source = MountSource::File { path, read_only: true };
+        self.mounts.push(ContainerMount { target: target.clone(), source });
+        Ok(())
+    }
+}
+
 fn give(path: &Path, owner: MountOwner) -> std::io::Result<()> {
     chown(path, Some(owner.uid), Some(owner.gid))?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(owner.mode))
@@ -255,7 +301,8 @@ async fn fill_cache(
     if !cache.is_new() {
         return Ok(());
     }
-    let first = run.worker.content.scratch()?.keep();
+    let scratch = run.worker.content.scratch()?;
+    let first = scratch.path().to_owned();
     if let Some(from) = from {
         let tree = tree(run, from, source, place, timing).await?;
         let op = CopyOp::new(from.clone(), vec!["/".to_owned()], "/");
@@ -276,20 +323,6 @@ async fn fill_cache(
         give(&first, default)?;
     }
     Ok(cache.fill(&first)?)
-}
-
-/// A directory of a cache. Commands may have put links there: they lead nowhere else.
-fn inside_cache(data: &Path, source: &str) -> Result<PathBuf, JobError> {
-    if source == "/" {
-        return Ok(data.to_owned());
-    }
-    let root = Root::open(data)?;
-    let resolved = root.resolve(source.as_bytes())?;
-    let path = data.join(os_path(&resolved));
-    if !root.exists(&resolved) {
-        std::fs::create_dir_all(&path)?;
-    }
-    Ok(path)
 }
 
 fn os_path(bytes: &[u8]) -> PathBuf {

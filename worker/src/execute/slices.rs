@@ -7,7 +7,7 @@ use std::sync::Arc;
 use api::worker::v1::{ObjectKind, ObjectName, SliceReport};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use blobstore::scan::{Scan, scan_paths};
+use blobstore::scan::{Scan, ScanError, scan_paths};
 use common::plan::SliceSelector;
 use common::tree::{EntryKind, TreePath};
 use common::{Failure, FailureClass, Lease};
@@ -15,9 +15,10 @@ use common::{Failure, FailureClass, Lease};
 use super::copy::{Root, expand, has_wildcard};
 use super::failure::JobError;
 use super::job::persist;
+use crate::content::ContentStore;
 use crate::dispatch::{Held, Worker};
 use crate::rootfs::mount_readonly;
-use crate::transfer::upload;
+use crate::transfer::{DISK_FULL, upload};
 
 /// A manifest shorter than this rides inside the job message.
 const INLINE_BYTES: usize = 64 << 10;
@@ -36,30 +37,25 @@ pub(super) async fn make(
     for directory in [&root, &packs] {
         std::fs::create_dir(directory)?;
     }
-    let (lowers, wanted) = (lowers.to_vec(), selector.clone());
+    let (lowers, wanted, content) =
+        (lowers.to_vec(), selector.clone(), Arc::clone(&worker.content));
     let scan = tokio::task::spawn_blocking(move || {
         let mount = mount_readonly(&lowers, &root)?;
         let paths = resolve(mount.path(), &wanted)?;
-        scan_paths(mount.path(), &paths, &packs).map_err(|error| {
-            JobError::from(Failure::new(
-                FailureClass::Infrastructure,
-                "slice-failed",
-                error.to_string(),
-            ))
-        })
+        let scan = scan_paths(mount.path(), &paths, &packs);
+        scan.map_err(|error| JobError::from(scan_failure(&content, &error)))
     })
     .await??;
     let manifest_path = scratch.path().join("manifest");
     std::fs::write(&manifest_path, &scan.encoded)?;
     let manifest_bytes = scan.encoded.len() as u64;
-    let mut files: Vec<(ObjectName, PathBuf)> = scan
-        .packs
-        .iter()
-        .map(|file| {
-            let (kind, digest) = (ObjectKind::Pack, file.pack.digest);
-            (ObjectName { kind, digest, size_bytes: file.pack.size_bytes }, file.path.clone())
-        })
-        .collect();
+    let mut files: Vec<(ObjectName, PathBuf)> = Vec::new();
+    for pack in scan.packs() {
+        let (kind, digest, size_bytes) = (ObjectKind::Pack, pack.digest, pack.size_bytes);
+        let path =
+            scan.pack_file(&digest).map_err(|error| scan_failure(&worker.content, &error))?;
+        files.push((ObjectName { kind, digest, size_bytes }, path));
+    }
     let manifest =
         ObjectName { kind: ObjectKind::Manifest, digest: scan.digest, size_bytes: manifest_bytes };
     files.push((manifest, manifest_path));
@@ -69,8 +65,13 @@ pub(super) async fn make(
     Ok(sent)
 }
 
+fn scan_failure(content: &ContentStore, error: &ScanError) -> Failure {
+    let code = if content.has_no_room() { DISK_FULL } else { "slice-failed" };
+    Failure::new(FailureClass::Infrastructure, code, error.to_string())
+}
+
 fn report(lease: Lease, selector: &SliceSelector, scan: &Scan) -> SliceReport {
-    let packs: u64 = scan.packs.iter().map(|file| file.pack.size_bytes).sum();
+    let packs: u64 = scan.packs().map(|pack| pack.size_bytes).sum();
     let manifest_bytes = scan.encoded.len() as u64;
     let is_file = |kind: &EntryKind| matches!(kind, EntryKind::File { .. });
     let files = scan.manifest.entries.iter().filter(|entry| is_file(&entry.kind)).count();

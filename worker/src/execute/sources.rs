@@ -15,6 +15,7 @@ use common::{Digest, Failure, FailureClass, StageId};
 use super::copy::has_wildcard;
 use super::failure::JobError;
 use super::stage::{StageRun, millis};
+use crate::content::Chain;
 use crate::rootfs::{Mount, mount_readonly};
 use crate::transfer::{self, LaidOut, Wanted, ensure_layers};
 
@@ -23,6 +24,8 @@ use crate::transfer::{self, LaidOut, Wanted, ensure_layers};
 pub(super) struct Source {
     mount: Option<Mount>,
     directory: Option<PathBuf>,
+    /// What is mounted: it goes after the mount.
+    _chain: Chain,
     /// Whether its entries keep their owners.
     pub(super) keep_owner: bool,
     /// What `directory` was made from.
@@ -81,11 +84,11 @@ pub(super) async fn prepare(
             let layers =
                 found.map(|(_, image)| image.layers.clone()).ok_or_else(|| missing("image"))?;
             let start = Instant::now();
-            let lowers = ensure_layers(run.worker, run.held.lease, &layers).await?;
+            let chain = ensure_layers(run.worker, run.held.lease, &layers).await?;
             timing.fetch_millis += millis(start);
             std::fs::create_dir(place.mount)?;
-            let mount = mount_readonly(&lowers, place.mount)?;
-            Ok(Source { mount: Some(mount), keep_owner: true, ..Source::default() })
+            let mount = Some(mount_readonly(&chain.lowers, place.mount)?);
+            Ok(Source { mount, _chain: chain, keep_owner: true, ..Source::default() })
         }
         CopyFrom::Stage { stage, selector } => slice(run, *stage, selector, place, timing).await,
     }
@@ -155,12 +158,13 @@ async fn slice(
     };
     let start = Instant::now();
     // The producer ran here: its root file system is read in place, no bytes move.
-    if let Some(lowers) = run.worker.content.chain(id) {
+    if let Some(chain) = run.worker.content.chain(id) {
         std::fs::create_dir(place.mount)?;
-        if let Ok(mount) = mount_readonly(&lowers, place.mount) {
+        if let Ok(mount) = mount_readonly(&chain.lowers, place.mount) {
             note_use(run, id, selector, &input, 0);
             timing.fetch_millis += millis(start);
-            return Ok(Source { mount: Some(mount), keep_owner: true, ..Source::default() });
+            let mount = Some(mount);
+            return Ok(Source { mount, _chain: chain, keep_owner: true, ..Source::default() });
         }
         std::fs::remove_dir(place.mount)?;
     }
@@ -170,7 +174,7 @@ async fn slice(
     note_use(run, id, selector, &input, laid_out.transferred_bytes);
     timing.fetch_millis += millis(start);
     let (directory, manifest) = (Some(place.files.to_owned()), Some(laid_out.manifest));
-    Ok(Source { directory, manifest, keep_owner: true, mount: None })
+    Ok(Source { directory, manifest, keep_owner: true, ..Source::default() })
 }
 
 /// Lays out what of a tree is wanted at the place for files.

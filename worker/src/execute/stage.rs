@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use api::public::v1::{LogStream, TimingView};
 use api::worker::v1::{
@@ -10,20 +10,28 @@ use api::worker::v1::{
 };
 use common::image::{Layer, LayerOrigin};
 use common::plan::{Op, Step};
-use common::{Failure, FailureClass, ProjectName};
-use layer::{PackError, PackedLayer};
+use common::{Failure, FailureClass, Lease, ProjectName};
+use layer::{Compression, PackError, PackedLayer};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::failure::JobError;
 use super::image::compression;
-use super::job::{Account, persist};
+use super::job::Account;
+use super::reports::Reports;
 use super::slices;
 use super::step::run_step;
-use crate::content::ContentStore;
+use crate::content::{Pin, Scratch};
 use crate::dispatch::{Held, Worker};
 use crate::logs::LogWriter;
-use crate::transfer::{ensure_layers, upload};
+use crate::transfer::{DISK_FULL, ensure_layers, upload};
+
+/// How long the end of a failed stage waits for the layers of the steps that went well.
+const KEEP_LIMIT: Duration = Duration::from_secs(20);
+
+/// In the directory of a step: its changes, and the layer that is made of them.
+const UPPER: &str = "upper";
+const BLOB: &str = "blob";
 
 /// A stage that is being run.
 pub(super) struct StageRun<'a> {
@@ -36,18 +44,29 @@ pub(super) struct StageRun<'a> {
     pub(super) permit: Option<OwnedSemaphorePermit>,
     /// The layers below the next step, lowest first.
     pub(super) lowers: Vec<PathBuf>,
+    /// Keep those in the store.
+    pins: Vec<Pin>,
     pending: Vec<Pending>,
+    reports: Reports,
 }
 
-/// A step that has ended and whose layer is being packed.
+/// A step that has ended and whose layer is being packed and sent.
 struct Pending {
     number: u32,
     timing: TimingView,
     upper: PathBuf,
     blob: PathBuf,
-    packing: JoinHandle<Result<PackedLayer, PackError>>,
+    sending: AbortOnDropHandle<Result<SentLayer, JobError>>,
     /// Holds both until they get their names.
-    _directory: tempfile::TempDir,
+    directory: Arc<Scratch>,
+}
+
+/// A layer that the farm has.
+struct SentLayer {
+    packed: PackedLayer,
+    snapshot_millis: u64,
+    upload_millis: u64,
+    sent_bytes: u64,
 }
 
 /// Milliseconds since `start`.
@@ -74,19 +93,29 @@ pub(super) async fn run(
         account,
         permit: None,
         lowers: Vec::new(),
+        pins: Vec::new(),
         pending: Vec::new(),
+        reports: Reports::start(worker, held),
     };
-    run.take_slot().await?;
-    run.base().await?;
-    let first = run.job.first_step;
-    let steps: Vec<Step> =
-        run.job.stage.steps.iter().filter(|step| step.number >= first).cloned().collect();
-    for step in &steps {
-        run.step(step).await.map_err(|error| place(error, step))?;
+    let outcome = run.all().await;
+    if outcome.is_err() {
+        run.keep_what_is_done().await;
+        worker.content.forget_chain(held.lease.stage);
     }
-    run.slices().await?;
-    let layers = run.layers().await?;
-    Ok(StageOutcome::Succeeded { layers, exports: Vec::new() })
+    outcome
+}
+
+fn pack_failure(error: &PackError) -> Failure {
+    match error {
+        PackError::ReservedName { .. } => {
+            Failure::new(FailureClass::User, "reserved-name", error.to_string())
+                .with_hint("leave the file out, or give it another name")
+        }
+        PackError::Io { .. } => {
+            let code = if error.is_disk_full() { DISK_FULL } else { "pack-failed" };
+            Failure::new(FailureClass::Infrastructure, code, error.to_string())
+        }
+    }
 }
 
 /// Says where in the Dockerfile a failure belongs.
@@ -102,6 +131,21 @@ fn place(error: JobError, step: &Step) -> JobError {
 }
 
 impl StageRun<'_> {
+    async fn all(&mut self) -> Result<StageOutcome, JobError> {
+        self.take_slot().await?;
+        self.base().await?;
+        let first = self.job.first_step;
+        let steps: Vec<Step> =
+            self.job.stage.steps.iter().filter(|step| step.number >= first).cloned().collect();
+        for step in &steps {
+            self.step(step).await.map_err(|error| place(error, step))?;
+        }
+        self.slices().await?;
+        let layers = self.layers().await?;
+        self.reports.flush().await?;
+        Ok(StageOutcome::Succeeded { layers, exports: Vec::new() })
+    }
+
     /// Waits for a free slot.
     pub(super) async fn take_slot(&mut self) -> Result<(), JobError> {
         let permits = Arc::clone(&self.worker.permits);
@@ -124,10 +168,11 @@ impl StageRun<'_> {
     async fn base(&mut self) -> Result<(), JobError> {
         let start = Instant::now();
         let fetch = ensure_layers(self.worker, self.held.lease, &self.job.base_layers);
-        self.lowers = tokio::select! {
-            lowers = fetch => lowers?,
+        let chain = tokio::select! {
+            chain = fetch => chain?,
             () = self.held.cancel.cancelled() => return Err(JobError::Stopped),
         };
+        (self.lowers, self.pins) = (chain.lowers, chain.pins);
         self.account.timing.fetch_millis += millis(start);
         Ok(())
     }
@@ -136,8 +181,8 @@ impl StageRun<'_> {
         let mut timing = TimingView::default();
         self.report(step.number, StepState::Running, timing, None).await?;
         self.log.line(step.number, LogStream::System, step.display.clone()).await;
-        let directory = self.worker.content.scratch()?;
-        let upper = directory.path().join("upper");
+        let directory = self.worker.content.shared_scratch()?;
+        let upper = directory.path().join(UPPER);
         let ran = run_step(self, step, directory.path(), &upper, &mut timing).await;
         self.add_timing(timing);
         if let Err(error) = ran {
@@ -149,16 +194,20 @@ impl StageRun<'_> {
         // The next step goes on at once; the layer is made meanwhile.
         // One that stands alone is not compared with what is below it.
         let lowers = if stands_alone(step) { Vec::new() } else { self.lowers.clone() };
-        let from = upper.clone();
-        let blob = directory.path().join("blob");
-        let out = blob.clone();
+        let blob = directory.path().join(BLOB);
         let form = compression(self.job.compression);
-        let packing =
-            tokio::task::spawn_blocking(move || layer::pack_upper(&from, &lowers, &out, form));
+        let packing = pack_and_send(
+            Arc::clone(self.worker),
+            self.held.lease,
+            Arc::clone(&directory),
+            lowers,
+            form,
+        );
+        let sending = AbortOnDropHandle::new(tokio::spawn(packing));
         self.lowers.push(upper.clone());
         let number = step.number;
         self.report(number, StepState::Done, timing, None).await?;
-        self.pending.push(Pending { number, timing, upper, blob, packing, _directory: directory });
+        self.pending.push(Pending { number, timing, upper, blob, sending, directory });
         Ok(())
     }
 
@@ -172,7 +221,8 @@ impl StageRun<'_> {
     /// Makes the slices that others wait for, and frees the slot.
     async fn slices(&mut self) -> Result<(), JobError> {
         let stage = self.held.lease.stage;
-        self.worker.content.remember_chain(stage, self.lowers.clone());
+        let scratch = self.pending.iter().map(|pending| Arc::clone(&pending.directory)).collect();
+        self.worker.content.remember_chain(stage, self.lowers.clone(), scratch);
         let start = Instant::now();
         for selector in self.job.make_slices.clone() {
             let making = slices::make(self.worker, self.held, &self.lowers, &selector);
@@ -192,60 +242,98 @@ impl StageRun<'_> {
     async fn layers(&mut self) -> Result<Vec<Layer>, JobError> {
         let mut layers = self.job.base_layers.clone();
         let mut lowers = self.lowers[..self.job.base_layers.len()].to_vec();
-        for pending in std::mem::take(&mut self.pending) {
-            let start = Instant::now();
-            let packed = pending.packing.await?.map_err(|error| {
-                Failure::new(FailureClass::Infrastructure, "pack-failed", error.to_string())
-            })?;
-            let snapshot_millis = millis(start);
-            self.account.timing.snapshot_millis += snapshot_millis;
-            let made = farm_layer(&packed);
-            let start = Instant::now();
-            let (kind, digest) = (ObjectKind::Blob, packed.blob);
-            let object = ObjectName { kind, digest, size_bytes: packed.size_bytes };
-            let sending =
-                upload(&self.worker.client, self.held.lease, vec![(object, pending.blob.clone())]);
+        for mut pending in std::mem::take(&mut self.pending) {
             let sent = tokio::select! {
-                sent = sending => sent?,
+                sent = &mut pending.sending => {
+                    sent?.map_err(|error| self.place_step(error, pending.number))?
+                }
                 () = self.held.cancel.cancelled() => return Err(JobError::Stopped),
             };
-            let upload_millis = millis(start);
+            let SentLayer { packed, snapshot_millis, upload_millis, sent_bytes } = sent;
+            self.account.timing.snapshot_millis += snapshot_millis;
             self.account.timing.upload_millis += upload_millis;
-            self.account.uploaded_bytes += sent;
+            self.account.uploaded_bytes += sent_bytes;
+            let made = farm_layer(&packed);
             let timing = TimingView { snapshot_millis, upload_millis, ..pending.timing };
             self.report(pending.number, StepState::Stored, timing, Some(made.clone())).await?;
-            let place = self.name_layer(&pending.upper, &pending.blob, &packed)?;
-            lowers.push(place);
+            lowers.push(self.name_layer(&pending, &packed)?);
             layers.push(made);
         }
-        self.worker.content.remember_chain(self.held.lease.stage, lowers);
+        self.worker.content.remember_chain(self.held.lease.stage, lowers, Vec::new());
         Ok(layers)
     }
 
-    fn name_layer(
-        &self,
-        upper: &std::path::Path,
-        blob: &std::path::Path,
-        packed: &PackedLayer,
-    ) -> Result<PathBuf, JobError> {
+    /// After a failure: the layers of the steps before it are worth keeping, so that the next build
+    /// goes on there.
+    async fn keep_what_is_done(&mut self) {
+        let keeping = async {
+            if !self.held.cancel.is_cancelled() {
+                self.layers().await?;
+            }
+            self.reports.flush().await
+        };
+        if let Ok(Err(JobError::Failed { failure, .. })) =
+            tokio::time::timeout(KEEP_LIMIT, keeping).await
+        {
+            tracing::info!(%failure, "layers of a failed stage were not kept");
+        }
+    }
+
+    /// Says where in the Dockerfile the failure of a step belongs.
+    fn place_step(&self, error: JobError, number: u32) -> JobError {
+        match self.job.stage.steps.iter().find(|step| step.number == number) {
+            Some(step) => place(error, step),
+            None => error,
+        }
+    }
+
+    fn name_layer(&self, pending: &Pending, packed: &PackedLayer) -> Result<PathBuf, JobError> {
         let content = &self.worker.content;
-        ContentStore::commit(blob, &content.blob(&packed.blob))?;
-        let place = content.layer(&packed.diff_id);
-        ContentStore::commit(upper, &place)?;
-        content.layer_moved(upper, &place);
+        content.commit_blob(&pending.blob, &packed.blob)?;
+        let bytes = packed.uncompressed_bytes;
+        let pin = content.commit_layer(&pending.upper, &packed.diff_id, bytes)?;
+        let place = pin.path();
+        content.layer_moved(&pending.upper, &place);
+        // Who reads it in place still does.
+        pending.directory.keep(pin);
         Ok(place)
     }
 
     pub(super) async fn report(
-        &self,
+        &mut self,
         number: u32,
         state: StepState,
         timing: TimingView,
         layer: Option<Layer>,
     ) -> Result<(), JobError> {
         let report = StepReport { lease: self.held.lease, number, state, timing, layer };
-        persist(self.held, || self.worker.client.step(&report)).await
+        self.reports.send(report).await
     }
+}
+
+/// Packs a layer, which others may do at the same time, and sends it.
+async fn pack_and_send(
+    worker: Arc<Worker>,
+    lease: Lease,
+    directory: Arc<Scratch>,
+    lowers: Vec<PathBuf>,
+    form: Compression,
+) -> Result<SentLayer, JobError> {
+    let start = Instant::now();
+    let blob = directory.path().join(BLOB);
+    // The directory has to stay until the packing, which nobody can interrupt, has ended.
+    let packing = move || {
+        let (upper, out) = (directory.path().join(UPPER), directory.path().join(BLOB));
+        layer::pack_upper(&upper, &lowers, &out, form)
+    };
+    let packed = tokio::task::spawn_blocking(packing).await?;
+    let packed = packed.map_err(|error| pack_failure(&error))?;
+    let snapshot_millis = millis(start);
+    let start = Instant::now();
+    let (kind, digest) = (ObjectKind::Blob, packed.blob);
+    let object = ObjectName { kind, digest, size_bytes: packed.size_bytes };
+    let sent_bytes = upload(&worker.client, lease, vec![(object, blob)]).await?;
+    Ok(SentLayer { packed, snapshot_millis, upload_millis: millis(start), sent_bytes })
 }
 
 /// Whether a step's layer does not depend on the layers below it: `--link`.

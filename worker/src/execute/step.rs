@@ -17,7 +17,8 @@ use super::stage::{StageRun, millis, stands_alone};
 use super::{mounts, remotes};
 use crate::content::KnownTree;
 use crate::rootfs::{Mount, mount_memory, mount_writable};
-use crate::runtime::{RunError, RunExit, RunRequest};
+use crate::runtime::{DiskExcess, RunError, RunExit, RunRequest, RuntimeConfig};
+use crate::transfer::DISK_FULL;
 
 /// Where in the root file system the files of a copy are until they have their place: no file of an
 /// image has this name.
@@ -41,7 +42,7 @@ pub(super) async fn run_step(
     let mount = mount_root(run, step, directory, upper)?;
     let root = mount.as_ref().map_or(upper, Mount::path).to_owned();
     let result = match &step.op {
-        Op::Run(op) => run_command(run, step, op, &inputs.mounts, directory, &root).await,
+        Op::Run(op) => run_command(run, step, op, &inputs.mounts, directory, upper, &root).await,
         Op::Copy(op) => copy_files(run, step, op, &inputs, upper, &root).await,
         Op::Workdir(op) => make_directory(op.clone(), root).await,
     };
@@ -79,14 +80,15 @@ async fn inputs(
             if !op.remotes.is_empty() {
                 let at = directory.join("remotes");
                 tokio::select! {
-                    done = remotes::download(run, &op.remotes, &at, timing) => done?,
+                    done = remotes::download(run, (&op.remotes, step.number), &at, timing) => done?,
                     () = cancel.cancelled() => return Err(JobError::Stopped),
                 }
                 inputs.remotes = Some(at);
             }
         }
         Op::Run(op) => {
-            inputs.mounts = mounts::prepare(run, op, &directory.join("mounts"), timing).await?;
+            inputs.mounts =
+                mounts::prepare(run, (op, step.number), &directory.join("mounts"), timing).await?;
         }
         Op::Workdir(_) => {}
     }
@@ -140,6 +142,7 @@ async fn run_command(
     op: &RunOp,
     mounts: &mounts::Prepared,
     directory: &Path,
+    upper: &Path,
     root: &Path,
 ) -> Result<(), JobError> {
     let bundle = directory.join("bundle");
@@ -154,18 +157,34 @@ async fn run_command(
         mounts: mounts.mounts.clone(),
         secret_env: mounts.secret_env.clone(),
         limits: Resources::default(),
+        // What a writable bind throws away again is on the disk meanwhile, too.
+        written: vec![upper.to_owned(), directory.join("mounts")],
     };
     let (output, receiver) = mpsc::channel(OUTPUT_BUFFER);
     let (log, number) = (run.log.clone(), step.number);
-    let forwarding = tokio::spawn(async move { log.forward(number, receiver).await });
+    let limit = run.worker.runtime.config().log_bytes;
+    let forwarding = tokio::spawn(async move { log.forward(number, receiver, limit).await });
     let exit = run.worker.runtime.run(request, output, run.held.cancel.clone()).await;
     forwarding.await?;
     drop(memory);
-    let exit = exit.map_err(|error| run_failure(&error))?;
-    if exit.cancelled {
-        return Err(JobError::Stopped);
+    if let Ok(RunExit { oom: true, peak_memory_bytes, .. }) = &exit {
+        let peak = peak_memory_bytes.unwrap_or(0) >> 20;
+        let text =
+            format!("warning: a process was killed for want of memory ({peak} MiB were in use)");
+        run.log.line(step.number, LogStream::System, text).await;
     }
-    exit_failure(op, exit).map_or(Ok(()), |failure| Err(failure.into()))
+    let failure = match exit {
+        Ok(exit) if exit.cancelled => return Err(JobError::Stopped),
+        Ok(exit) => exit_failure(op, exit, run.worker.runtime.config()),
+        Err(error) => Some(run_failure(&error)),
+    };
+    let Some(failure) = failure else { return Ok(()) };
+    // A command that finds the disk full says so in its own words, if at all.
+    if run.worker.content.has_no_room() {
+        let message = format!("{} (the worker's disk is full)", failure.message);
+        return Err(Failure::new(FailureClass::Infrastructure, DISK_FULL, message).into());
+    }
+    Err(failure.into())
 }
 
 fn run_failure(error: &RunError) -> Failure {
@@ -190,20 +209,40 @@ fn run_failure(error: &RunError) -> Failure {
     }
 }
 
-fn exit_failure(op: &RunOp, exit: RunExit) -> Option<Failure> {
+fn exit_failure(op: &RunOp, exit: RunExit, limits: &RuntimeConfig) -> Option<Failure> {
     let command: String = op.argv.join(" ").chars().take(300).collect();
-    let mut failure = if exit.timed_out {
-        Failure::new(
-            FailureClass::Resource,
-            "timeout",
-            format!("process {command:?} took too long"),
-        )
-        .with_hint("the limit is runtime.timeout_secs of the worker")
-    } else if exit.oom {
-        let peak = exit.peak_memory_bytes.unwrap_or(0) >> 20;
-        let message = format!("process {command:?} ran out of memory at {peak} MiB");
-        Failure::new(FailureClass::Resource, "out-of-memory", message)
-            .with_hint("the limit is runtime.memory_bytes of the worker")
+    let resource = |code: &str, what: String, hint: &str| {
+        let message = format!("process {command:?} {what}");
+        Failure::new(FailureClass::Resource, code, message).with_hint(hint)
+    };
+    let mebibytes = |bytes: u64| format!("{} MiB", bytes >> 20);
+    let mut failure = if let Some(excess) = exit.disk {
+        match excess {
+            DiskExcess::Limit { written } => {
+                let limit = mebibytes(limits.disk_bytes);
+                let what = format!("wrote {}, more than the {limit} it may", mebibytes(written));
+                resource("disk-limit", what, "the limit is runtime.disk_bytes of the worker")
+            }
+            DiskExcess::Filled { written } => {
+                let what = format!("wrote {} and filled the worker's disk", mebibytes(written));
+                let hint = "it needs a worker with a bigger disk; runtime.min_free_bytes stay free";
+                resource("disk-limit", what, hint)
+            }
+            DiskExcess::Full => {
+                let message = format!("process {command:?} was ended: the worker's disk is full");
+                Failure::new(FailureClass::Infrastructure, "disk-full", message)
+            }
+        }
+    } else if exit.timed_out {
+        let hint = "the limit is runtime.timeout_secs of the worker";
+        resource("timeout", "took too long".to_owned(), hint)
+    } else if exit.silent {
+        let what = format!("wrote nothing for {} seconds", limits.silence_secs);
+        resource("silence", what, "the limit is runtime.silence_secs of the worker")
+    } else if exit.oom && exit.code != 0 {
+        let what =
+            format!("ran out of memory at {}", mebibytes(exit.peak_memory_bytes.unwrap_or(0)));
+        resource("out-of-memory", what, "the limit is runtime.memory_bytes of the worker")
     } else if exit.code != 0 {
         let message =
             format!("process {command:?} did not complete successfully: exit code: {}", exit.code);

@@ -1,5 +1,6 @@
 //! Logs of stages: lines, in numbered chunks, none lost.
 
+mod bound;
 mod mask;
 mod sink;
 mod split;

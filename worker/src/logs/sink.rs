@@ -9,6 +9,7 @@ use common::Lease;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::bound::Bound;
 use super::mask::Mask;
 use super::split::Splitter;
 use crate::runtime::OutputChunk;
@@ -72,19 +73,36 @@ impl LogWriter {
         let _ = self.lines.send(LogLine { stage, time_millis, step, stream, text }).await;
     }
 
-    /// Writes what a command puts out, until it ends.
-    pub(crate) async fn forward(&self, step: u32, mut output: mpsc::Receiver<OutputChunk>) {
+    /// Writes what a command puts out, until it ends: at most `limit` bytes and the end of what
+    /// comes after them. What is left out is counted, and the command is not held up by it.
+    pub(crate) async fn forward(
+        &self,
+        step: u32,
+        mut output: mpsc::Receiver<OutputChunk>,
+        limit: u64,
+    ) {
         let mut splitters = [Splitter::default(), Splitter::default()];
+        let mut bound = Bound::new(limit);
         let index = |stream: LogStream| usize::from(stream == LogStream::Stderr);
         while let Some(chunk) = output.recv().await {
             for text in splitters[index(chunk.stream)].push(&chunk.bytes) {
-                self.line(step, chunk.stream, text).await;
+                if let Some(text) = bound.admit(chunk.stream, text) {
+                    self.line(step, chunk.stream, text).await;
+                }
             }
         }
         for stream in [LogStream::Stdout, LogStream::Stderr] {
-            if let Some(text) = splitters[index(stream)].finish() {
+            if let Some(text) = splitters[index(stream)].finish()
+                && let Some(text) = bound.admit(stream, text)
+            {
                 self.line(step, stream, text).await;
             }
+        }
+        if let Some(notice) = bound.notice() {
+            self.line(step, LogStream::System, notice).await;
+        }
+        for (stream, text) in bound.end() {
+            self.line(step, stream, text).await;
         }
     }
 }

@@ -14,12 +14,18 @@ impl Splitter {
     /// terminal: of a progress bar the last state stays.
     pub(super) fn push(&mut self, bytes: &[u8]) -> Vec<String> {
         let mut lines = Vec::new();
-        for byte in bytes {
-            if *byte == b'\n' || self.rest.len() >= MAX_LINE_BYTES {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let room = &rest[..rest.len().min(MAX_LINE_BYTES - self.rest.len())];
+            let newline = room.iter().position(|byte| *byte == b'\n');
+            let taken = newline.unwrap_or(room.len());
+            self.rest.extend_from_slice(&room[..taken]);
+            rest = &rest[taken..];
+            // A line that is exactly as long as may be ends with its own end.
+            let ends = rest.first() == Some(&b'\n');
+            if ends || (self.rest.len() == MAX_LINE_BYTES && !rest.is_empty()) {
+                rest = &rest[usize::from(ends)..];
                 lines.push(self.take());
-            }
-            if *byte != b'\n' {
-                self.rest.push(*byte);
             }
         }
         lines
@@ -60,5 +66,7 @@ mod tests {
         let mut splitter = Splitter::default();
         let lines = splitter.push(&vec![b'x'; 3 * MAX_LINE_BYTES]);
         assert_eq!(lines.len(), 2);
+        assert_eq!(splitter.push(b"\n").len(), 1);
+        assert_eq!(splitter.push(b"next\n"), ["next"]);
     }
 }

@@ -7,4 +7,4 @@ mod leftovers;
 mod mount;
 
 pub use leftovers::unmount_below;
-pub use mount::{MAX_LAYERS, Mount, mount_memory, mount_readonly, mount_writable};
+pub use mount::{MAX_LAYERS, Mount, mount_directory, mount_memory, mount_readonly, mount_writable};

@@ -5,9 +5,9 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags,
-    fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount_bind_recursive, mount_change,
-    mount_remount, move_mount, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount,
+    fsopen, mount_bind_recursive, mount_change, mount_remount, move_mount, open_tree, unmount,
 };
 
 /// Layers that one overlay mount takes (kernel: `OVL_MAX_STACK`).
@@ -45,6 +45,15 @@ pub fn mount_memory(at: &Path) -> io::Result<Mount> {
     attach(&memory, MountAttrFlags::empty(), at)
 }
 
+/// Mounts an open directory, whatever its path leads to by now, at the existing directory `at`.
+pub fn mount_directory(directory: &rustix::fd::OwnedFd, at: &Path) -> io::Result<Mount> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    let tree = open_tree(directory.as_fd(), "", flags)?;
+    place(&tree, at)
+}
+
 /// Mounts `lowers` (lowest first, may be empty) read-only at the existing directory `at`.
 pub fn mount_readonly(lowers: &[PathBuf], at: &Path) -> io::Result<Mount> {
     match lowers {
@@ -58,11 +67,7 @@ pub fn mount_readonly(lowers: &[PathBuf], at: &Path) -> io::Result<Mount> {
         [only] => {
             mount_bind_recursive(only, at)?;
             let mount = Mount { path: at.to_owned() };
-            mount_remount(
-                at,
-                rustix::mount::MountFlags::BIND | rustix::mount::MountFlags::RDONLY,
-                "",
-            )?;
+            mount_remount(at, flags_of(only)? | MountFlags::BIND | MountFlags::RDONLY, "")?;
             mount_change(at, MountPropagationFlags::PRIVATE)?;
             Ok(mount)
         }
@@ -108,8 +113,14 @@ fn open_overlay(lowers: &[PathBuf]) -> io::Result<rustix::fd::OwnedFd> {
     let overlay = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(overlay.as_fd(), "source", "slipway")?;
     fsconfig_set_string(overlay.as_fd(), "metacopy", "off")?;
-    fsconfig_set_string(overlay.as_fd(), "redirect_dir", "off")?;
     fsconfig_set_string(overlay.as_fd(), "index", "off")?;
+    if ::layer::in_user_namespace() {
+        // There the attributes of the overlay are those that everybody may write, and redirections
+        // are off: the option is refused.
+        fsconfig_set_flag(overlay.as_fd(), "userxattr")?;
+    } else {
+        fsconfig_set_string(overlay.as_fd(), "redirect_dir", "off")?;
+    }
     // The kernel wants the highest layer first. `lowerdir+` (Linux 6.8) takes one path a call, so
     // neither the length of an option string nor a colon in a path is a limit.
     for lower in lowers.iter().rev() {
@@ -118,12 +129,32 @@ fn open_overlay(lowers: &[PathBuf]) -> io::Result<rustix::fd::OwnedFd> {
     Ok(overlay)
 }
 
+/// What a file system is mounted with: in a user namespace none of these may be taken away.
+fn flags_of(path: &Path) -> io::Result<MountFlags> {
+    use rustix::fs::StatVfsMountFlags;
+    let found = rustix::fs::statvfs(path)?.f_flag;
+    let pairs = [
+        (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
+        (StatVfsMountFlags::NODEV, MountFlags::NODEV),
+        (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
+        (StatVfsMountFlags::NOATIME, MountFlags::NOATIME),
+        (StatVfsMountFlags::NODIRATIME, MountFlags::NODIRATIME),
+        (StatVfsMountFlags::RELATIME, MountFlags::RELATIME),
+    ];
+    let flags = pairs.into_iter().filter(|(has, _)| found.contains(*has)).map(|(_, flag)| flag);
+    Ok(flags.fold(MountFlags::empty(), |all, flag| all | flag))
+}
+
 fn attach(
     filesystem: &rustix::fd::OwnedFd,
     attributes: MountAttrFlags,
     at: &Path,
 ) -> io::Result<Mount> {
     let mounted = fsmount(filesystem.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    place(&mounted, at)
+}
+
+fn place(mounted: &rustix::fd::OwnedFd, at: &Path) -> io::Result<Mount> {
     move_mount(mounted.as_fd(), "", rustix::fs::CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
     let mount = Mount { path: at.to_owned() };
     // Otherwise a copy of the mount in another mount namespace could keep it, or answer an

@@ -4,7 +4,9 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use api::public::v1::LogStream;
 use common::plan::{Network, RunOp, Security};
@@ -14,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::cgroup::Cgroup;
+use super::disk::{DiskExcess, DiskWatch};
 use super::mounts::{ContainerMount, MountSource, in_order};
 use super::network::{DNS_SERVER, NetworkLease};
 use super::probe::Runtime;
@@ -44,6 +47,8 @@ pub struct RunRequest {
     pub secret_env: Vec<(String, String)>,
     /// Limits; what is absent comes from the configuration.
     pub limits: Resources,
+    /// Where on the worker's disk the command's changes go to: these count against its share.
+    pub written: Vec<PathBuf>,
 }
 
 /// Some bytes that the command wrote.
@@ -60,10 +65,14 @@ pub struct OutputChunk {
 pub struct RunExit {
     /// Exit code; 128 + signal when a signal ended it.
     pub code: i32,
-    /// It reached its memory limit and something was killed.
+    /// It reached its memory limit and something was killed; it may have gone on all the same.
     pub oom: bool,
     /// It was ended because its time was over.
     pub timed_out: bool,
+    /// It was ended because it wrote nothing for too long.
+    pub silent: bool,
+    /// It was ended because of the disk.
+    pub disk: Option<DiskExcess>,
     /// It was ended because somebody asked.
     pub cancelled: bool,
     /// The most memory it had at once, in bytes, where the kernel tells.
@@ -107,14 +116,17 @@ pub enum RunError {
 /// What a container needs besides its process; taken back in `finish`.
 struct Prepared {
     stubs: Stubs,
-    cgroup: Cgroup,
+    cgroup: Option<Cgroup>,
     log: PathBuf,
+    disk: DiskWatch,
     _network: Option<NetworkLease>,
 }
 
 enum Ended {
     Itself(std::process::ExitStatus),
     TimedOut,
+    Silent,
+    Disk(DiskExcess),
     Cancelled,
 }
 
@@ -165,26 +177,36 @@ impl Runtime {
             mounts.iter().map(|mount| (mount.target.as_str(), mount.stub())).collect();
         fs::create_dir_all(&self.state).map_err(prepare)?;
         let memory = request.limits.memory_bytes.unwrap_or(self.config.memory_bytes);
-        let cgroup = Cgroup::make(&self.cgroups, &request.id, memory).map_err(prepare)?;
+        let cgroup = match &self.cgroups {
+            Some(parent) => Some(Cgroup::make(parent, &request.id, memory).map_err(prepare)?),
+            None => None,
+        };
         // These stay in the layer, as BuildKit leaves them; the others are removed after the command.
         let kept = ["/proc", "/sys", "/dev"].map(|target| (target, StubKind::Directory));
         Stubs::make(&request.rootfs, &kept).map_err(prepare)?;
         let stubs = Stubs::make(&request.rootfs, &targets).map_err(prepare)?;
         make_working_dir(request, &identity)?;
+        let cgroup_path = cgroup.as_ref().map(Cgroup::container_path);
         let around = Surroundings {
             rootfs: &request.rootfs,
             identity: &identity,
             mounts: &mounts,
             secret_env: &request.secret_env,
-            cgroup_path: &cgroup.container_path(),
+            cgroup_path: cgroup_path.as_deref(),
             network: namespace,
             pids: request.limits.pids.unwrap_or(self.config.pids),
-            cpu_millis: request.limits.cpu_millis,
+            cpu_millis: request
+                .limits
+                .cpu_millis
+                .or(Some(self.config.cpu_millis).filter(|millis| *millis > 0)),
+            seccomp: self.seccomp.as_deref(),
         };
         let config = spec::config(&request.op, &around);
         fs::write(request.bundle.join("config.json"), config.to_string()).map_err(prepare)?;
         let log = request.bundle.join("runtime.log");
-        Ok(Prepared { stubs, cgroup, log, _network: lease })
+        let disk =
+            DiskWatch::new(&request.written, self.config.disk_bytes, self.config.min_free_bytes);
+        Ok(Prepared { stubs, cgroup, log, disk, _network: lease })
     }
 
     fn namespace(
@@ -252,7 +274,9 @@ impl Runtime {
         command.arg(&request.id).kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(start)?;
-        let forward = |pipe, stream| tokio::spawn(forward(pipe, stream, output.clone()));
+        let pulse = Pulse::default();
+        let forward =
+            |pipe, stream| tokio::spawn(forward(pipe, stream, output.clone(), pulse.clone()));
         let readers = [
             child.stdout.take().map(|pipe| forward(Pipe::Out(pipe), LogStream::Stdout)),
             child.stderr.take().map(|pipe| forward(Pipe::Err(pipe), LogStream::Stderr)),
@@ -262,6 +286,8 @@ impl Runtime {
         let ended = tokio::select! {
             status = child.wait() => Ended::Itself(status.map_err(start)?),
             () = tokio::time::sleep(Duration::from_secs(timeout)) => Ended::TimedOut,
+            () = pulse.lost(self.config.silence_secs) => Ended::Silent,
+            excess = prepared.disk.exceeded() => Ended::Disk(excess),
             () = cancel.cancelled() => Ended::Cancelled,
         };
         if !matches!(ended, Ended::Itself(_)) {
@@ -307,10 +333,12 @@ impl Runtime {
     ) -> Result<RunExit, RunError> {
         prepared.stubs.remove().map_err(RunError::Prepare)?;
         let ended = ended?;
-        let peak_memory_bytes = prepared.cgroup.peak_memory_bytes();
+        let peak_memory_bytes = prepared.cgroup.as_ref().and_then(Cgroup::peak_memory_bytes);
         let exit = RunExit { peak_memory_bytes, code: 137, ..RunExit::default() };
         match ended {
             Ended::TimedOut => Ok(RunExit { timed_out: true, ..exit }),
+            Ended::Silent => Ok(RunExit { silent: true, ..exit }),
+            Ended::Disk(excess) => Ok(RunExit { disk: Some(excess), ..exit }),
             Ended::Cancelled => Ok(RunExit { cancelled: true, ..exit }),
             Ended::Itself(status) => {
                 use std::os::unix::process::ExitStatusExt;
@@ -320,7 +348,7 @@ impl Runtime {
                 {
                     return self.explain(code, message, exit);
                 }
-                let oom = code != 0 && prepared.cgroup.out_of_memory();
+                let oom = prepared.cgroup.as_ref().is_some_and(Cgroup::out_of_memory);
                 Ok(RunExit { code, oom, ..exit })
             }
         }
@@ -371,7 +399,52 @@ enum Pipe {
     Err(tokio::process::ChildStderr),
 }
 
-async fn forward(pipe: Pipe, stream: LogStream, output: mpsc::Sender<OutputChunk>) {
+/// When a command was last heard of.
+#[derive(Debug, Clone)]
+struct Pulse {
+    started: Instant,
+    /// Milliseconds after the start; [`Self::WAITING`] while nobody takes what it wrote.
+    last: Arc<AtomicU64>,
+}
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Self { started: Instant::now(), last: Arc::default() }
+    }
+}
+
+impl Pulse {
+    const WAITING: u64 = u64::MAX;
+
+    fn beat(&self) {
+        let millis = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(0);
+        self.last.store(millis, Ordering::Relaxed);
+    }
+
+    fn wait(&self) {
+        self.last.store(Self::WAITING, Ordering::Relaxed);
+    }
+
+    /// Waits until nothing came for so many seconds; with 0 forever.
+    async fn lost(&self, secs: u64) {
+        if secs == 0 {
+            return std::future::pending().await;
+        }
+        let silence = Duration::from_secs(secs);
+        loop {
+            let last = self.last.load(Ordering::Relaxed);
+            let now = self.started.elapsed();
+            let last = if last == Self::WAITING { now } else { Duration::from_millis(last) };
+            let rest = (last + silence).saturating_sub(now);
+            if rest.is_zero() {
+                return;
+            }
+            tokio::time::sleep(rest).await;
+        }
+    }
+}
+
+async fn forward(pipe: Pipe, stream: LogStream, output: mpsc::Sender<OutputChunk>, pulse: Pulse) {
     let mut pipe: Box<dyn AsyncRead + Send + Unpin> = match pipe {
         Pipe::Out(pipe) => Box::new(pipe),
         Pipe::Err(pipe) => Box::new(pipe),
@@ -382,7 +455,10 @@ async fn forward(pipe: Pipe, stream: LogStream, output: mpsc::Sender<OutputChunk
             Ok(0) | Err(_) => return,
             Ok(count) => {
                 let chunk = OutputChunk { stream, bytes: buffer[..count].to_vec() };
-                if output.send(chunk).await.is_err() {
+                pulse.wait();
+                let sent = output.send(chunk).await;
+                pulse.beat();
+                if sent.is_err() {
                     return;
                 }
             }

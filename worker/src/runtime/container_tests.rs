@@ -50,6 +50,7 @@ impl Sandbox {
             mounts: Vec::new(),
             secret_env: Vec::new(),
             limits: Resources::default(),
+            written: vec![self.at("upper")],
         }
     }
 

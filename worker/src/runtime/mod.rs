@@ -7,19 +7,26 @@
 //!
 //! This is the only module with `unsafe` code (`supervise`).
 
+mod capabilities;
 mod cgroup;
 mod config;
 mod container;
+mod deny;
+mod disk;
 mod mounts;
 mod network;
 mod probe;
+pub mod rootless;
+mod seccomp;
 mod spec;
 mod stubs;
 pub mod supervise;
 mod users;
 
-pub use config::{DefaultNetwork, RuntimeConfig, RuntimeKind};
+pub use config::{DefaultNetwork, RuntimeConfig, RuntimeKind, SeccompMode};
 pub use container::{OutputChunk, RunError, RunExit, RunRequest};
+pub use deny::DenyError;
+pub use disk::DiskExcess;
 pub use mounts::{ContainerMount, MountSource};
 pub use probe::{ProbeError, Runtime};
 pub use users::{Identity, UnknownUser, resolve as resolve_user};

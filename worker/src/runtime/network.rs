@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::deny::Deny;
+
 /// The address that slirp4netns answers DNS queries on.
 pub(super) const DNS_SERVER: &str = "10.0.2.3";
 
@@ -42,7 +44,7 @@ struct Namespace {
 
 impl NetworkPool {
     /// An empty pool whose namespaces will never reach `deny`.
-    pub(super) fn new(deny: &[String]) -> Self {
+    pub(super) fn new(deny: &[Deny]) -> Self {
         Self { free: Arc::default(), rules: rules(deny).into() }
     }
 
@@ -156,11 +158,12 @@ fn wait_until_ready(ready: &rustix::fd::OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// The host's own addresses: its services listen there as well as on loopback.
+/// The host's own addresses: its services listen there as well as on loopback. Those of this
+/// thread's network: a process may have several.
 fn own_addresses() -> Vec<String> {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
-    let mut found = local_v4(&read("/proc/net/fib_trie"));
-    found.extend(read("/proc/net/if_inet6").lines().filter_map(|line| {
+    let mut found = local_v4(&read("/proc/thread-self/net/fib_trie"));
+    found.extend(read("/proc/thread-self/net/if_inet6").lines().filter_map(|line| {
         let digits = line.split_whitespace().next().filter(|digits| digits.len() == 32)?;
         Some(std::net::Ipv6Addr::from(u128::from_str_radix(digits, 16).ok()?).to_string())
     }));
@@ -183,15 +186,16 @@ fn local_v4(table: &str) -> Vec<String> {
     found
 }
 
-fn rules(deny: &[String]) -> String {
+fn rules(deny: &[Deny]) -> String {
     let mut text = String::from(
         "table inet slipway {\n  chain output {\n    type filter hook output priority 0; policy accept;\n    \
-         oif \"lo\" accept\n    ip daddr { 127.0.0.0/8, 169.254.0.0/16 } drop\n    \
-         ip6 daddr { ::1/128, fe80::/10 } drop\n",
+         oif \"lo\" accept\n    ip daddr { 0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16 } drop\n    \
+         ip6 daddr { ::/127, fe80::/10, ::ffff:0:0/96 } drop\n",
     );
-    for network in own_addresses().iter().chain(deny) {
-        let family = if network.contains(':') { "ip6" } else { "ip" };
-        text.extend(["    ", family, " daddr ", network, " drop\n"]);
+    let own = own_addresses();
+    let own: Vec<Deny> = own.iter().filter_map(|text| text.parse().ok()).map(Deny::host).collect();
+    for entry in own.iter().chain(deny) {
+        text.push_str(&entry.rules());
     }
     text.push_str("  }\n}\n");
     text
@@ -203,7 +207,7 @@ mod tests {
 
     #[test]
     fn rules_drop_metadata_and_what_the_operator_lists() {
-        let rules = rules(&["10.1.0.0/16".to_owned(), "fd00::/8".to_owned()]);
+        let rules = rules(&["10.1.0.0/16", "fd00::/8"].map(|text| text.parse().unwrap()));
         assert!(rules.contains("169.254.0.0/16"));
         assert!(rules.contains("ip daddr 10.1.0.0/16 drop"));
         assert!(rules.contains("ip6 daddr fd00::/8 drop"));

@@ -1,80 +1,38 @@
 //! The OCI runtime configuration of one RUN (runtime specification, `config.md`).
 //!
-//! Capabilities, masked and read-only paths are Docker's defaults (moby, `oci/defaults.go` and
-//! `oci/caps/defaults.go`).
+//! Masked and read-only paths are Docker's defaults (moby, `daemon/pkg/oci/defaults.go`); Docker sets
+//! no-new-privileges only when asked to.
 
 use std::path::Path;
 
 use common::plan::{RunOp, Security};
 use serde_json::{Value, json};
 
+use super::capabilities;
 use super::mounts::ContainerMount;
+use super::seccomp::{COMPILED_ANNOTATION, Filter};
 use super::users::Identity;
-
-/// The capability set of a container that is not privileged: mask `00000000a80425fb`.
-const CAPABILITIES: [&str; 14] = [
-    "CAP_AUDIT_WRITE",
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_MKNOD",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_RAW",
-    "CAP_SETFCAP",
-    "CAP_SETGID",
-    "CAP_SETPCAP",
-    "CAP_SETUID",
-    "CAP_SYS_CHROOT",
-];
-
-/// What an insecure container has besides: the rest of capabilities(7).
-const MORE_CAPABILITIES: [&str; 27] = [
-    "CAP_AUDIT_CONTROL",
-    "CAP_AUDIT_READ",
-    "CAP_BLOCK_SUSPEND",
-    "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE",
-    "CAP_DAC_READ_SEARCH",
-    "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER",
-    "CAP_LEASE",
-    "CAP_LINUX_IMMUTABLE",
-    "CAP_MAC_ADMIN",
-    "CAP_MAC_OVERRIDE",
-    "CAP_NET_ADMIN",
-    "CAP_NET_BROADCAST",
-    "CAP_PERFMON",
-    "CAP_SYSLOG",
-    "CAP_SYS_ADMIN",
-    "CAP_SYS_BOOT",
-    "CAP_SYS_MODULE",
-    "CAP_SYS_NICE",
-    "CAP_SYS_PACCT",
-    "CAP_SYS_PTRACE",
-    "CAP_SYS_RAWIO",
-    "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME",
-    "CAP_SYS_TTY_CONFIG",
-    "CAP_WAKE_ALARM",
-];
 
 /// Size of `/dev/shm` unless the build says otherwise.
 const DEFAULT_SHM_BYTES: u64 = 64 << 20;
 
-const MASKED: [&str; 10] = [
-    "/proc/asound",
+const MASKED: [&str; 12] = [
     "/proc/acpi",
+    "/proc/asound",
     "/proc/interrupts",
     "/proc/kcore",
     "/proc/keys",
     "/proc/latency_stats",
-    "/proc/timer_list",
     "/proc/sched_debug",
     "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
     "/sys/firmware",
 ];
+
+/// Masked of every processor: how often it was throttled tells what others compute.
+const MASKED_OF_PROCESSORS: &str = "thermal_throttle";
 
 const READ_ONLY: [&str; 5] =
     ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
@@ -95,14 +53,16 @@ pub(super) struct Surroundings<'a> {
     pub(super) mounts: &'a [ContainerMount],
     /// Variables that stand nowhere but here.
     pub(super) secret_env: &'a [(String, String)],
-    /// Path of the container's cgroup, below the hierarchy's root.
-    pub(super) cgroup_path: &'a str,
+    /// Path of the container's cgroup, below the hierarchy's root; none where there are none.
+    pub(super) cgroup_path: Option<&'a str>,
     /// Network namespace to join; none makes a new one, with loopback only.
     pub(super) network: NetworkNamespace,
     /// Limit of processes and threads.
     pub(super) pids: u32,
     /// CPU time per wall time, in thousandths of a CPU; none is no limit.
     pub(super) cpu_millis: Option<u32>,
+    /// The filter of a sandbox's system calls, where the runtime can filter.
+    pub(super) seccomp: Option<&'a Filter>,
 }
 
 /// Which network namespace a container uses.
@@ -124,11 +84,8 @@ pub(super) fn config(op: &RunOp, around: &Surroundings<'_>) -> Value {
         groups.insert(0, *gid);
     }
     let is_sandbox = op.security == Security::Sandbox;
-    let capabilities: Vec<&str> = CAPABILITIES
-        .into_iter()
-        .chain(MORE_CAPABILITIES.into_iter().filter(|_| !is_sandbox))
-        .collect();
-    json!({
+    let capabilities = capabilities::of(op.security);
+    let mut config = json!({
         "ociVersion": "1.0.2",
         "process": {
             "terminal": false,
@@ -152,12 +109,39 @@ pub(super) fn config(op: &RunOp, around: &Surroundings<'_>) -> Value {
         "hostname": op.options.hostname.as_deref().unwrap_or(HOSTNAME),
         "mounts": mounts(op, around),
         "linux": {
-            "cgroupsPath": around.cgroup_path,
-            "resources": resources(op, around),
             "namespaces": namespaces(&around.network),
-            "maskedPaths": if is_sandbox { &MASKED[..] } else { &[] },
+            "maskedPaths": if is_sandbox { masked_paths() } else { &[] },
             "readonlyPaths": if is_sandbox { &READ_ONLY[..] } else { &[] },
         },
+    });
+    if let Some(path) = around.cgroup_path {
+        config["linux"]["cgroupsPath"] = path.into();
+        config["linux"]["resources"] = resources(op, around);
+    }
+    if let Some(seccomp) = around.seccomp.filter(|_| is_sandbox) {
+        config["linux"]["seccomp"] = seccomp.profile.clone();
+        if let Some(compiled) = &seccomp.compiled {
+            config["annotations"] = json!({ COMPILED_ANNOTATION: compiled });
+        }
+    }
+    config
+}
+
+/// The filter of a sandbox's system calls on this machine.
+pub(super) fn sandbox_profile() -> Option<Value> {
+    super::seccomp::profile(&capabilities::of(Security::Sandbox), std::env::consts::ARCH)
+}
+
+fn masked_paths() -> &'static [String] {
+    static PATHS: std::sync::OnceLock<Vec<String>> = std::sync::OnceLock::new();
+    PATHS.get_or_init(|| {
+        let processors = std::fs::read_dir("/sys/devices/system/cpu").into_iter().flatten();
+        let throttles = processors.flatten().map(|entry| entry.path().join(MASKED_OF_PROCESSORS));
+        let throttles = throttles.filter(|path| path.exists());
+        let mut paths: Vec<String> = MASKED.map(str::to_owned).to_vec();
+        paths.extend(throttles.map(|path| path.display().to_string()));
+        paths.sort_unstable();
+        paths
     })
 }
 
@@ -221,9 +205,11 @@ fn mounts(op: &RunOp, around: &Surroundings<'_>) -> Vec<Value> {
             "options": ["nosuid", "noexec", "nodev"]}),
         json!({"destination": "/sys", "type": "sysfs", "source": "sysfs",
             "options": ["nosuid", "noexec", "nodev", kernel]}),
-        json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
-            "options": ["nosuid", "noexec", "nodev", "relatime", kernel]}),
     ];
+    if around.cgroup_path.is_some() {
+        mounts.push(json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+            "options": ["nosuid", "noexec", "nodev", "relatime", kernel]}));
+    }
     mounts.extend(around.mounts.iter().map(ContainerMount::config));
     mounts
 }
@@ -287,10 +273,11 @@ mod tests {
             identity: &identity,
             mounts: &[],
             secret_env: &[("TOKEN".to_owned(), "t".to_owned())],
-            cgroup_path: "",
+            cgroup_path: None,
             network: NetworkNamespace::New,
             pids: 1,
             cpu_millis: None,
+            seccomp: None,
         };
         let plain = environment(&op(&[("A", "1")]), &around);
         let path = format!("PATH={DEFAULT_PATH}");

@@ -60,8 +60,11 @@ pub fn supervise() -> io::Result<ExitCode> {
     // Mounts of the host still arrive; ours never leave.
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
     // crun refuses hosts whose v2 tree lies beside v1 controllers; nobody here needs that tree.
-    if std::path::Path::new("/sys/fs/cgroup/unified").is_dir() {
-        let _ = unmount("/sys/fs/cgroup/unified", UnmountFlags::DETACH);
+    let unified = "/sys/fs/cgroup/unified";
+    if std::path::Path::new(unified).is_dir() && unmount(unified, UnmountFlags::DETACH).is_err() {
+        // In a user namespace mounts of the host cannot be removed, only covered.
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        let _ = mount("none", unified, "tmpfs", flags, None);
     }
     let child = start_as("init")?;
     Ok(pass_on_until_end(child, &signals))

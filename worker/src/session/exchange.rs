@@ -101,7 +101,12 @@ fn request(worker: &Worker, draining: bool) -> SyncRequest {
 
 /// Slots that nobody has or is about to take: a stage that has just begun, and one that has got what
 /// it was parked for, have no permit yet.
+///
+/// None are, while the disk is full.
 fn free_slots(worker: &Worker, held: &[HeldStage]) -> u32 {
+    if worker.content.is_full() {
+        return 0;
+    }
     let wants_slot = |stage: &&HeldStage| match &stage.phase {
         HeldPhase::Running => true,
         HeldPhase::Parked { waiting_for } => waiting_for.is_empty(),

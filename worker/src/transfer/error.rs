@@ -36,13 +36,41 @@ pub(crate) enum TransferError {
     Task(#[from] tokio::task::JoinError),
 }
 
+/// The code of failures for lack of space: the worker takes no stage before there is some.
+pub(crate) const DISK_FULL: &str = "disk-full";
+
+/// Whether an error says that there is no space, or that the user may not have more.
+pub(crate) fn is_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
+}
+
 impl TransferError {
+    /// Whether the worker's disk is full.
+    pub(crate) fn is_disk_full(&self) -> bool {
+        match self {
+            Self::Disk(error)
+            | Self::Extract(ExtractError::Io { source: error, .. })
+            | Self::Layout(LayoutError::Write { source: error, .. }) => is_full(error),
+            _ => false,
+        }
+    }
+
     /// The failure to show.
     pub(crate) fn failure(&self) -> Failure {
         match self {
             Self::Registry(error) => error.failure(),
-            Self::Disk(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+            _ if self.is_disk_full() => {
+                Failure::new(FailureClass::Infrastructure, DISK_FULL, self.to_string())
+            }
+            Self::Extract(ExtractError::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::StorageFull =>
+            {
                 Failure::new(FailureClass::Infrastructure, "disk-full", self.to_string())
+            }
+            Self::Extract(ExtractError::Refused { .. }) => {
+                Failure::new(FailureClass::User, "bad-layer", self.to_string())
+                    .with_hint("the base image holds what no image may: use another one")
             }
             _ => Failure::new(FailureClass::Infrastructure, "transfer-failed", self.to_string()),
         }

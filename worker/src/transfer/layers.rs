@@ -1,6 +1,5 @@
 //! Layers: from where they are to an unpacked directory, or to a blob on disk.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use api::worker::v1::{ObjectKind, ObjectName};
@@ -13,39 +12,40 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::TransferError;
 use super::objects::{get, with_retries};
-use crate::content::ContentStore;
+use crate::content::{Chain, Pin};
 use crate::dispatch::Worker;
 
 /// Layers that are fetched at once.
 const PARALLEL: usize = 4;
 
-/// The directories of some layers, lowest first; those that are missing are fetched.
+/// Some layers, lowest first; those that are missing are fetched. They stay as long as the chain
+/// does.
 pub(crate) async fn ensure_layers(
     worker: &Arc<Worker>,
     lease: Lease,
     layers: &[Layer],
-) -> Result<Vec<PathBuf>, TransferError> {
-    futures_util::stream::iter(layers.to_vec())
+) -> Result<Chain, TransferError> {
+    let pins: Vec<Pin> = futures_util::stream::iter(layers.to_vec())
         .map(|layer| ensure_layer(Arc::clone(worker), lease, layer).boxed())
-        .buffer_unordered(PARALLEL)
-        .try_collect::<Vec<()>>()
+        .buffered(PARALLEL)
+        .try_collect()
         .await?;
-    Ok(layers.iter().map(|layer| worker.content.layer(&layer.diff_id)).collect())
+    let lowers = pins.iter().map(Pin::path).collect();
+    Ok(Chain { lowers, pins, scratch: Vec::new() })
 }
 
 async fn ensure_layer(
     worker: Arc<Worker>,
     lease: Lease,
     layer: Layer,
-) -> Result<(), TransferError> {
-    let place = worker.content.layer(&layer.diff_id);
-    if place.is_dir() {
-        return Ok(());
+) -> Result<Pin, TransferError> {
+    if let Some(pin) = worker.content.find_layer(&layer.diff_id) {
+        return Ok(pin);
     }
     let lock = worker.content.fetch_lock(layer.diff_id);
     let _guard = lock.lock().await;
-    if place.is_dir() {
-        return Ok(());
+    if let Some(pin) = worker.content.find_layer(&layer.diff_id) {
+        return Ok(pin);
     }
     with_retries(|| async {
         let reader = open_blob(&worker, lease, &layer).await?;
@@ -63,8 +63,8 @@ async fn ensure_layer(
         if extracted.diff_id != layer.diff_id {
             return Err(TransferError::Damaged(format!("layer {}", layer.blob)));
         }
-        ContentStore::commit(&target, &worker.content.layer(&layer.diff_id))?;
-        Ok(())
+        let bytes = extracted.content_bytes;
+        Ok(worker.content.commit_layer(&target, &layer.diff_id, bytes)?)
     })
     .await
 }
@@ -75,7 +75,10 @@ pub(crate) async fn open_blob(
     lease: Lease,
     layer: &Layer,
 ) -> Result<Box<dyn AsyncRead + Send + Unpin>, TransferError> {
-    if let Ok(file) = tokio::fs::File::open(worker.content.blob(&layer.blob)).await {
+    // A file that is open can be read even when it loses its name.
+    if let Some(pin) = worker.content.find_blob(&layer.blob)
+        && let Ok(file) = tokio::fs::File::open(pin.path()).await
+    {
         return Ok(Box::new(file));
     }
     match &layer.origin {
@@ -93,15 +96,14 @@ pub(crate) async fn open_blob(
     }
 }
 
-/// A layer's blob as a file.
+/// A layer's blob as a file, which stays as long as the pin does.
 pub(crate) async fn ensure_blob(
     worker: &Arc<Worker>,
     lease: Lease,
     layer: &Layer,
-) -> Result<PathBuf, TransferError> {
-    let place = worker.content.blob(&layer.blob);
-    if place.is_file() {
-        return Ok(place);
+) -> Result<Pin, TransferError> {
+    if let Some(pin) = worker.content.find_blob(&layer.blob) {
+        return Ok(pin);
     }
     with_retries(|| async {
         let mut reader = open_blob(worker, lease, layer).await?.take(layer.size_bytes + 1);
@@ -122,9 +124,7 @@ pub(crate) async fn ensure_blob(
         if hasher.finish() != layer.blob {
             return Err(TransferError::Damaged(format!("layer {}", layer.blob)));
         }
-        ContentStore::commit(&path, &worker.content.blob(&layer.blob))?;
-        Ok(())
+        Ok(worker.content.commit_blob(&path, &layer.blob)?)
     })
-    .await?;
-    Ok(place)
+    .await
 }

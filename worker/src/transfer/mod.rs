@@ -5,7 +5,7 @@ mod layers;
 mod objects;
 mod trees;
 
-pub(crate) use error::TransferError;
+pub(crate) use error::{DISK_FULL, TransferError, is_full};
 pub(crate) use layers::{ensure_blob, ensure_layers, open_blob};
 pub(crate) use objects::upload;
 pub(crate) use trees::{LaidOut, Wanted, lay_out};

@@ -38,7 +38,7 @@ where
             // A short answer is a broken connection as far as anybody can tell, and a layer that
             // ends too early cannot be unpacked.
             Err(error @ (TransferError::Damaged(_) | TransferError::Extract(_)))
-                if bad + 1 < ATTEMPTS =>
+                if bad + 1 < ATTEMPTS && !error.is_disk_full() =>
             {
                 bad += 1;
                 tracing::warn!(%error, "a transfer arrived damaged");

@@ -12,7 +12,6 @@ use futures_util::{FutureExt as _, StreamExt as _};
 
 use super::TransferError;
 use super::objects::fetch_bytes;
-use crate::content::ContentStore;
 use crate::dispatch::Worker;
 
 /// Ranges that are read at once.
@@ -96,8 +95,8 @@ async fn read_manifest(
     if let Some(bytes) = inline.filter(|bytes| Digest::of(bytes) == digest) {
         return Ok((manifest::decode(&bytes)?, bytes.len() as u64));
     }
-    let place = worker.content.manifest(&digest);
-    if let Ok(bytes) = tokio::fs::read(&place).await
+    if let Some(pin) = worker.content.find_manifest(&digest)
+        && let Ok(bytes) = tokio::fs::read(pin.path()).await
         && Digest::of(&bytes) == digest
     {
         return Ok((manifest::decode(&bytes)?, 0));
@@ -107,6 +106,6 @@ async fn read_manifest(
     let scratch = worker.content.scratch()?;
     let path = scratch.path().join("manifest");
     tokio::fs::write(&path, &bytes).await?;
-    ContentStore::commit(&path, &place)?;
+    worker.content.commit_manifest(&path, &digest)?;
     Ok((manifest::decode(&bytes)?, bytes.len() as u64))
 }

@@ -83,7 +83,9 @@ pub(crate) fn base(coordinator: &Coordinator) -> Layer {
         fs::create_dir_all(root.join(name)).unwrap();
     }
     fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
-    for name in ["sh", "cat", "echo", "head", "mkdir", "seq", "sleep", "touch", "true", "yes"] {
+    for name in
+        ["sh", "cat", "echo", "head", "mkdir", "seq", "sleep", "tail", "touch", "true", "yes"]
+    {
         symlink("busybox", root.join("bin").join(name)).unwrap();
     }
     add_layer(coordinator, &root)
@@ -133,6 +135,7 @@ pub(crate) fn stage(base_layers: &[Layer]) -> Stage {
     let job = StageJob {
         contexts: BTreeMap::new(),
         secrets: BTreeMap::new(),
+        agents: Vec::new(),
         fresh_caches: false,
         compression: LayerCompression::Gzip,
         stage,

@@ -4,6 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "a wrong assumption of a test fails the test")]
 
 mod coordinator;
+mod disk;
 mod faults;
 mod jobs;
+mod limits;
 mod stages;

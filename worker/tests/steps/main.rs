@@ -5,7 +5,12 @@
 #![expect(clippy::unwrap_used, reason = "a wrong assumption of a test fails the test")]
 
 mod archives;
+mod calls;
 mod copies;
+mod doctor;
+mod escapes;
 mod layers;
+mod limits;
+mod network;
 mod runs;
 mod sandbox;

@@ -58,8 +58,8 @@ impl Sandbox {
             fs::create_dir_all(base.join(name)).unwrap();
         }
         fs::copy("/bin/busybox", base.join("bin/busybox")).unwrap();
-        let applets = "sh cat chmod cp dd echo env false grep head hostname id ln ls mkdir mknod \
-                       mount mv nproc ps rm seq sleep stat timeout touch true umount wc";
+        let applets = "sh cat chmod cp dd echo env false find grep head hostname id ip ln ls mkdir mknod \
+                       mount mv nproc ps rm seq setsid sleep stat timeout touch true umount wc";
         for name in applets.split_whitespace() {
             symlink("busybox", base.join("bin").join(name)).unwrap();
         }
@@ -136,6 +136,7 @@ impl Sandbox {
             mounts: Vec::new(),
             secret_env: Vec::new(),
             limits: Resources::default(),
+            written: vec![step.upper.clone()],
         }
     }
 

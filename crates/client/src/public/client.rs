@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use api::public::v1::{
-    BuildPage, BuildRequest, BuildView, CheckView, ContextNegotiation, ContextUpload, LogLine,
-    PlanView, UploadTarget, WorkerView,
+    AgentMessages, AgentPoll, AgentReply, BuildPage, BuildRequest, BuildView, CheckView,
+    ContextNegotiation, ContextUpload, LogLine, PlanView, UploadTarget, WorkerView,
 };
 use common::{BuildId, StageId};
 use futures_util::StreamExt as _;
@@ -148,6 +148,36 @@ impl Client {
     pub async fn cancel(&self, id: BuildId) -> Result<BuildView, ClientError> {
         let url = format!("{}/v1/builds/{id}/cancel", self.base);
         self.repeat(|| self.request(reqwest::Method::POST, &url), &url).await
+    }
+
+    /// Messages to the agents that came with a build. Held open by the coordinator for as long as the
+    /// poll says.
+    pub async fn poll_agent(
+        &self,
+        id: BuildId,
+        poll: &AgentPoll,
+    ) -> Result<AgentMessages, ClientError> {
+        let url = format!("{}/v1/builds/{id}/agent", self.base);
+        let limit = CALL_LIMIT + Duration::from_millis(poll.wait_millis);
+        let request = self.request(reqwest::Method::POST, &url).json(poll);
+        send_json(&url, request.timeout(limit)).await
+    }
+
+    /// Answers a message to an agent.
+    pub async fn answer_agent(&self, id: BuildId, reply: &AgentReply) -> Result<(), ClientError> {
+        let url = format!("{}/v1/builds/{id}/agent/answers", self.base);
+        let mut pause = Duration::from_millis(200);
+        for attempt in 1.. {
+            let request = self.request(reqwest::Method::POST, &url).json(reply);
+            match send(&url, request.timeout(CALL_LIMIT)).await {
+                Err(error) if error.is_transient() && attempt < ATTEMPTS => {
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
+                result => return result.map(drop),
+            }
+        }
+        Ok(())
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {

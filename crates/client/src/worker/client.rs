@@ -4,8 +4,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use api::worker::v1::{
-    EnrolRequest, EnrolResponse, LogChunk, ObjectsRequest, ObjectsResponse, ResultReport,
-    SliceReport, StepReport, SyncRequest, SyncResponse,
+    AgentAnswer, AgentCall, EnrolRequest, EnrolResponse, LogChunk, ObjectsRequest, ObjectsResponse,
+    ResultReport, SliceReport, StepReport, SyncRequest, SyncResponse,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -79,6 +79,11 @@ impl Client {
     /// Reports the end of a stage.
     pub async fn result(&self, report: &ResultReport) -> Result<(), ClientError> {
         self.report("result", report).await
+    }
+
+    /// Passes a message to an agent. Held open by the coordinator for a while.
+    pub async fn agent(&self, call: &AgentCall) -> Result<AgentAnswer, ClientError> {
+        self.call("agent", call, CALL_LIMIT * 2).await
     }
 
     fn bearer(&self) -> String {

@@ -39,7 +39,7 @@ const WRONG: &[&str] = &[
     "FROM alpine\nCOPY https://x.test/y /\n",
     "FROM alpine\nCOPY file <<EOF\nx\nEOF\n",
     "FROM alpine\nCOPY <<a/b /x\na/b\n",
-    "FROM alpine\nADD git@x.test:y/z.git /\n",
+    "FROM alpine\nADD ssh://git:word@x.test/z.git /\n",
     "FROM alpine\nADD https://x.test/y.git?foo=1 /\n",
     "FROM alpine\nADD --keep-git-dir=false https://x.test/y.git?keep-git-dir=1 /\n",
     "FROM alpine\nADD --checksum=abc https://x.test/y.git#0123456789abcdef0123456789abcdef01234567 /\n",

@@ -144,6 +144,22 @@ fn a_url_from_a_variable_is_a_url() {
 }
 
 #[test]
+fn repositories_over_ssh_are_asked_after_as_others_are() {
+    for url in ["git@x.test:y/z.git", "ssh://git@x.test:2222/y/z.git"] {
+        let planned = Planning::new(&format!("FROM a\nADD {url}#main:sub /x")).run().unwrap();
+        assert_eq!(planned.remotes[0].url, url);
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        let planned = Planning::new(&format!("FROM a\nADD {url}#{commit} /x")).run().unwrap();
+        assert!(planned.remotes.is_empty());
+        let remote = copies(&planned.plan.stages[0])[0].remotes[0].clone();
+        assert!(remote.wants_agent(), "{remote:?}");
+    }
+    let stage =
+        last("FROM a\nADD https://x.test/y.git#0123456789abcdef0123456789abcdef01234567 /x");
+    assert!(!copies(&stage)[0].remotes[0].wants_agent());
+}
+
+#[test]
 fn flags_that_expand_to_nothing_are_absent() {
     let stage = last("FROM a\nCOPY --chown=$NONE --chmod=$NONE file /x");
     let copy = copies(&stage)[0];

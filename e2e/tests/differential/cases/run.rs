@@ -7,6 +7,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases.extend(users());
     cases.extend(mounts());
     cases.extend(caches_and_others());
+    cases.extend(agents());
     cases
 }
 
@@ -112,6 +113,23 @@ fn users() -> Vec<Case> {
             "shared-memory",
             "E25",
             "FROM alpine\nRUN df -k /dev/shm | tail -1 | awk '{print $2}' > /shm\n",
+        ),
+        case(
+            "system-calls",
+            "E24",
+            // unshare, mount, keyctl, add_key, bpf, clone3, io_uring_setup, userfaultfd,
+            // open_by_handle_at, clone with a new user namespace, fsopen, setns, sockets of several
+            // families, personalities, ptrace, and two that are newer than most profiles.
+            "FROM alpine\nCOPY p /\nRUN perl -e 'for my $c ([272, 0x10000000], [165, 0, 0, 0, 0, 0], \
+             [250, 0, 0], [248, 0, 0, 0, 0, 0], [321, 0, 0, 0], [435, 0, 0], [425, 1, 0], [323, 0], \
+             [304, 0, 0, 0], [56, 0x10000011, 0, 0, 0, 0], [430, 0, 0], [308, 0, 0], [41, 1, 1, 0], \
+             [41, 40, 1, 0], [41, 16, 3, 0], [135, 0xffffffff], [135, 8], [135, 0], [101, 99, 0, 0, 0], \
+             [452, -1, 0, 0, 0], [451, -1, 0, 0, 0]) { my $r = syscall($c->[0], @$c[1..$#$c]); \
+             print \"@$c: \", ($r == -1 ? $!+0 : 0), \"\\n\" }' > /calls\n",
+        )
+        .prepare(
+            "mkdir -p p/usr/bin; cp /usr/bin/perl p/usr/bin; for l in $(ldd /usr/bin/perl | grep -o '/[^ ]*'); \
+             do mkdir -p p$(dirname $l); cp $l p$l; done",
         ),
         case("network-none", "E23", "FROM alpine\nRUN --network=none ls /sys/class/net > /net\n"),
     ]
@@ -254,6 +272,60 @@ fn caches_and_others() -> Vec<Case> {
             "agent-that-is-missing",
             "E21",
             "FROM alpine\nRUN --mount=type=ssh ls /run/buildkit > /x 2>/dev/null || echo none > /x\n",
+        ),
+        case(
+            "variable-of-an-agent-that-is-missing",
+            "E21",
+            "FROM alpine\nRUN --mount=type=ssh echo \"[$SSH_AUTH_SOCK]\" > /x\n",
+        ),
+        case(
+            "agent-that-is-missing-and-required",
+            "E21",
+            "FROM alpine\nRUN --mount=type=ssh,required true\n",
+        )
+        .fails(2, "no SSH agent was given"),
+    ]
+}
+
+/// The agent is one of a key file, so that none has to run.
+fn agents() -> Vec<Case> {
+    let with = |name, rules, flags: &str, command: &str| {
+        let dockerfile = format!("FROM alpine\nRUN --mount=type=ssh{flags} {command}\n");
+        let agents = ["--ssh", "default={context}/key", "--ssh", "b={context}/key"];
+        let made = case(name, rules, &dockerfile).args(&agents);
+        made.prepare("ssh-keygen -q -t ed25519 -N '' -C key -f key")
+    };
+    vec![
+        with(
+            "agent",
+            "E21",
+            "",
+            "stat -c '%a:%u:%g %F' $SSH_AUTH_SOCK > /x && echo $SSH_AUTH_SOCK >> /x",
+        ),
+        with(
+            "agent-elsewhere",
+            "E19",
+            ",id=b,required,target=s/sock,mode=0640,uid=3,gid=4",
+            // The variable is s/sock there, which leads nowhere from another directory.
+            "stat -c '%a:%u:%g %F' /s/sock > /x",
+        ),
+        with(
+            "two-agents",
+            "E21",
+            " --mount=type=ssh,id=b",
+            "ls /run/buildkit > /x && echo $SSH_AUTH_SOCK >> /x",
+        ),
+        with(
+            "agent-leaves-nothing",
+            "E26",
+            "",
+            "true\nRUN ls -d /run /run/buildkit > /x 2>&1 || true",
+        ),
+        with(
+            "agent-with-a-variable-of-ones-own",
+            "E21",
+            "",
+            "true\nENV SSH_AUTH_SOCK=/mine\nRUN --mount=type=ssh echo $SSH_AUTH_SOCK > /x",
         ),
     ]
 }

@@ -231,6 +231,15 @@ pub fn make_workdir(op: &WorkdirOp, rootfs: &Path) -> Result<(), CopyError> {
     Ok(())
 }
 
+/// Opens a directory of a tree that others change meanwhile, making what is missing of it. Links are
+/// followed inside the tree; what the directory is does not change any more once it is open.
+pub fn open_directory(tree: &Path, path: &[u8]) -> Result<OwnedFd, CopyError> {
+    let root = Root::open(tree).map_err(|error| CopyError::io("/", error))?;
+    let shown = || String::from_utf8_lossy(path).into_owned();
+    let resolved = root.resolve(path).map_err(|error| CopyError::io(shown(), error))?;
+    ensure(&root, &resolved, &Metadata { uid: 0, gid: 0, mode: 0o755, modified: now() })
+}
+
 pub(super) fn now() -> Timespec {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timespec {
@@ -436,8 +445,7 @@ impl Copy<'_> {
                 }
                 let mut reader = open_regular(from, name).map_err(fail)?;
                 let mut writer = node::make_file(into, new_name).map_err(fail)?;
-                // The standard library lets the kernel share or copy the bytes.
-                let bytes = io::copy(&mut reader, &mut writer).map_err(fail)?;
+                let bytes = layer::sparse::copy_file(&mut reader, &mut writer).map_err(fail)?;
                 metadata.apply(&writer).map_err(fail)?;
                 node::copy_xattrs(&reader, &writer).map_err(fail)?;
                 self.count(bytes);

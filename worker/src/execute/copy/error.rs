@@ -63,7 +63,7 @@ impl CopyError {
     /// An error of the kernel about `path`.
     pub(super) fn io(path: impl Into<String>, source: impl Into<io::Error>) -> Self {
         let source = source.into();
-        if source.kind() == io::ErrorKind::StorageFull {
+        if crate::transfer::is_full(&source) {
             return Self::DiskFull;
         }
         Self::Io { path: path.into(), source }
@@ -87,7 +87,7 @@ impl CopyError {
             Self::Archive { .. } => user("bad-archive")
                 .with_hint("use COPY to copy an archive without unpacking it"),
             Self::DiskFull => {
-                Failure::new(FailureClass::Infrastructure, "disk-full", self.to_string())
+                Failure::new(FailureClass::Infrastructure, crate::transfer::DISK_FULL, self.to_string())
             }
             Self::Io { source, .. } if is_of_the_paths(source) => user("copy-failed"),
             Self::Io { .. } => {

@@ -16,7 +16,7 @@ mod owner;
 mod parents;
 mod unpack;
 
-pub use engine::{CopyInputs, CopyStats, copy, make_workdir};
+pub use engine::{CopyInputs, CopyStats, copy, make_workdir, open_directory};
 pub use error::CopyError;
 pub use glob::{expand, has_wildcard, matches};
 pub use inside::Root;

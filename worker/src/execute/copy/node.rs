@@ -182,7 +182,8 @@ pub(super) fn copy_xattrs(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
         Err(error) => return Err(error.into()),
     };
     for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        if name != b"security.capability" && !name.starts_with(b"user.") {
+        let is_wanted = name == b"security.capability" || name.starts_with(b"user.");
+        if !is_wanted || name.starts_with(b"user.overlay.") {
             continue;
         }
         let mut value = vec![0; MAX_XATTR_BYTES];

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::os::fd::OwnedFd;
 
-use layer::HeaderNumbers;
+use layer::{Bounded, HeaderNumbers, sparse};
 use rustix::fs::{FileType, Timespec};
 
 use super::destination::ensure;
@@ -16,6 +16,9 @@ use super::node::{self, Metadata};
 /// Entries and bytes that one archive may hold: a small file can unpack to anything.
 const MAX_ENTRIES: u64 = 2_000_000;
 const MAX_BYTES: u64 = 64 << 30;
+
+/// Bytes of all paths of one archive together: those of directories are kept to the end.
+const MAX_PATH_BYTES: u64 = 512 << 20;
 
 /// Memory that an xz archive may ask for, in KiB: the highest preset of xz takes 65 MiB.
 const MAX_XZ_KIB: u32 = 256 << 10;
@@ -89,18 +92,28 @@ pub(super) fn unpack(
 ) -> Result<(), CopyError> {
     let bad = |problem: String| CopyError::Archive { path: path.to_owned(), problem };
     let root = Root::from_directory(destination).map_err(|error| CopyError::io(path, error))?;
+    let (archive, gate) = Bounded::new(archive);
     let mut archive = tar::Archive::new(archive);
-    let mut directories = Vec::new();
-    let (mut entries, mut bytes) = (0, 0);
-    for entry in archive.entries().map_err(|error| bad(error.to_string()))? {
+    let mut directories: Vec<(Vec<u8>, Metadata)> = Vec::new();
+    let (mut count, mut bytes, mut path_bytes) = (0, 0_u64, 0_u64);
+    let mut entries = archive.entries().map_err(|error| bad(error.to_string()))?;
+    loop {
+        gate.expect_headers();
+        let next = entries.next();
+        gate.expect_content();
+        let Some(entry) = next else { break };
         let mut entry = entry.map_err(|error| bad(error.to_string()))?;
-        entries += 1;
-        bytes += entry.size();
-        if entries > MAX_ENTRIES || bytes > MAX_BYTES {
-            return Err(bad(format!("more than {MAX_ENTRIES} entries or {MAX_BYTES} bytes")));
+        count += 1;
+        bytes = bytes.saturating_add(entry.size());
+        path_bytes += entry.path_bytes().len() as u64;
+        if count > MAX_ENTRIES || bytes > MAX_BYTES || path_bytes > MAX_PATH_BYTES {
+            return Err(bad(format!(
+                "more than {MAX_ENTRIES} entries, {MAX_BYTES} bytes, or {MAX_PATH_BYTES} bytes of paths"
+            )));
         }
         unpack_entry(copy, &root, &mut entry, &mut directories)
             .map_err(|error| prefix_path(error, path))?;
+        io::copy(&mut entry, &mut io::sink()).map_err(|error| bad(error.to_string()))?;
     }
     // Deepest last in the archive's order: times of directories are set after their children.
     for (directory, metadata) in directories.into_iter().rev() {
@@ -122,7 +135,7 @@ fn prefix_path(error: CopyError, archive: &str) -> CopyError {
 fn unpack_entry(
     copy: &mut Copy<'_>,
     root: &Root,
-    entry: &mut tar::Entry<'_, Archive>,
+    entry: &mut tar::Entry<'_, Bounded<Archive>>,
     directories: &mut Vec<(Vec<u8>, Metadata)>,
 ) -> Result<(), CopyError> {
     let kind = entry.header().entry_type();
@@ -180,8 +193,9 @@ fn unpack_entry(
         }
         tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse => {
             let capability = capability(entry).map_err(fail)?;
-            let mut file = node::make_file(&into, &file_name).map_err(fail)?;
-            let bytes = io::copy(entry, &mut file).map_err(fail)?;
+            let file = node::make_file(&into, &file_name).map_err(fail)?;
+            let bytes =
+                sparse::write_stream(entry, &file, &mut Vec::new(), |_| Ok(())).map_err(fail)?;
             metadata.apply(&file).map_err(fail)?;
             if let Some(value) = capability {
                 node::set_capability(&file, &value).map_err(fail)?;
@@ -197,7 +211,7 @@ fn unpack_entry(
 }
 
 /// The capabilities of a program, the one attribute that a layer holds.
-fn capability(entry: &mut tar::Entry<'_, Archive>) -> io::Result<Option<Vec<u8>>> {
+fn capability(entry: &mut tar::Entry<'_, Bounded<Archive>>) -> io::Result<Option<Vec<u8>>> {
     let Some(records) = entry.pax_extensions()? else { return Ok(None) };
     for record in records {
         let record = record?;

@@ -1,6 +1,6 @@
 //! Builds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use common::build::BuildState;
 use common::outcome::LineRange;
@@ -73,6 +73,10 @@ pub struct BuildRequest {
     /// the workers that need them and forgotten when the build has ended.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, Secret>,
+    /// `--ssh`: names of the SSH agents that the client answers for while the build is not over, for
+    /// `RUN --mount=type=ssh` and for repositories over ssh.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub agents: BTreeSet<String>,
     /// How commands run.
     #[serde(default)]
     pub commands: CommandOptions,

@@ -1,5 +1,6 @@
 //! Version 1, under `/v1`.
 
+mod agent;
 mod build;
 mod check;
 mod context;
@@ -9,6 +10,7 @@ mod output;
 mod plan;
 mod worker;
 
+pub use agent::{AgentMessage, AgentMessages, AgentPoll, AgentReply};
 pub use build::{
     BuildPage, BuildRequest, BuildSource, BuildView, ContextSource, DockerfileSource, ExportView,
     SliceTransferView, StageView, StepView, TimingView,

@@ -4,11 +4,13 @@
 //! its whole wished state the other way; it is held open until something changes. Every other call
 //! names a lease. An older epoch is answered with 409 and changes nothing.
 
+mod agent;
 mod enrol;
 mod objects;
 mod report;
 mod sync;
 
+pub use agent::{AgentAnswer, AgentCall};
 pub use enrol::{EnrolRequest, EnrolResponse};
 pub use objects::{GetUrl, ObjectKind, ObjectName, ObjectsRequest, ObjectsResponse, PutUrl};
 pub use report::{

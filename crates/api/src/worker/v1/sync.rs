@@ -152,6 +152,9 @@ pub struct StageJob {
     /// The secrets that its commands may see, by name.
     #[serde(default)]
     pub secrets: BTreeMap<String, Secret>,
+    /// The agents of the client that its commands, and git, may use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub agents: Vec<String>,
     /// Whether cache mounts begin empty: the build was asked for without cache.
     #[serde(default)]
     pub fresh_caches: bool,

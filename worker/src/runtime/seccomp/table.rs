@@ -1,0 +1,131 @@
+//! Docker's default seccomp profile as data.
+//!
+//! Source of the facts: `seccomp/default.json` of github.com/moby/profiles, as of 2026-06-30
+//! (commit cd3bed8061c7, eight commits after version seccomp/v0.2.3).
+
+use super::profile::{Group, When};
+
+/// What every container may call.
+pub(super) const ALLOWED: &str = "\
+    _llseek _newselect accept accept4 access adjtimex alarm bind brk cachestat capget capset \
+    chdir chmod chown chown32 clock_adjtime clock_adjtime64 clock_getres clock_getres_time64 \
+    clock_gettime clock_gettime64 clock_nanosleep clock_nanosleep_time64 close close_range \
+    connect copy_file_range creat dup dup2 dup3 epoll_create epoll_create1 epoll_ctl \
+    epoll_ctl_old epoll_pwait epoll_pwait2 epoll_wait epoll_wait_old eventfd eventfd2 execve \
+    execveat exit exit_group faccessat faccessat2 fadvise64 fadvise64_64 fallocate fanotify_mark \
+    fchdir fchmod fchmodat fchmodat2 fchown fchown32 fchownat fcntl fcntl64 fdatasync fgetxattr \
+    flistxattr flock fork fremovexattr fsetxattr fstat fstat64 fstatat64 fstatfs fstatfs64 fsync \
+    ftruncate ftruncate64 futex futex_requeue futex_time64 futex_wait futex_waitv futex_wake \
+    futimesat get_robust_list get_thread_area getcpu getcwd getdents getdents64 getegid \
+    getegid32 geteuid geteuid32 getgid getgid32 getgroups getgroups32 getitimer getpeername \
+    getpgid getpgrp getpid getppid getpriority getrandom getresgid getresgid32 getresuid \
+    getresuid32 getrlimit getrusage getsid getsockname getsockopt gettid gettimeofday getuid \
+    getuid32 getxattr getxattrat inotify_add_watch inotify_init inotify_init1 inotify_rm_watch \
+    io_cancel io_destroy io_getevents io_pgetevents io_pgetevents_time64 io_setup io_submit \
+    ioctl ioprio_get ioprio_set ipc kill landlock_add_rule landlock_create_ruleset \
+    landlock_restrict_self lchown lchown32 lgetxattr link linkat listen listmount listxattr \
+    listxattrat llistxattr lremovexattr lseek lsetxattr lstat lstat64 madvise map_shadow_stack \
+    membarrier memfd_create memfd_secret mincore mkdir mkdirat mknod mknodat mlock mlock2 \
+    mlockall mmap mmap2 mprotect mq_getsetattr mq_notify mq_open mq_timedreceive \
+    mq_timedreceive_time64 mq_timedsend mq_timedsend_time64 mq_unlink mremap mseal msgctl msgget \
+    msgrcv msgsnd msync munlock munlockall munmap name_to_handle_at nanosleep newfstatat open \
+    openat openat2 pause pidfd_open pidfd_send_signal pipe pipe2 pkey_alloc pkey_free \
+    pkey_mprotect poll ppoll ppoll_time64 prctl pread64 preadv preadv2 prlimit64 \
+    process_mrelease process_vm_readv process_vm_writev pselect6 pselect6_time64 ptrace pwrite64 \
+    pwritev pwritev2 read readahead readlink readlinkat readv recv recvfrom recvmmsg \
+    recvmmsg_time64 recvmsg remap_file_pages removexattr removexattrat rename renameat renameat2 \
+    restart_syscall riscv_hwprobe rmdir rseq rt_sigaction rt_sigpending rt_sigprocmask \
+    rt_sigqueueinfo rt_sigreturn rt_sigsuspend rt_sigtimedwait rt_sigtimedwait_time64 \
+    rt_tgsigqueueinfo sched_get_priority_max sched_get_priority_min sched_getaffinity \
+    sched_getattr sched_getparam sched_getscheduler sched_rr_get_interval \
+    sched_rr_get_interval_time64 sched_setaffinity sched_setattr sched_setparam \
+    sched_setscheduler sched_yield seccomp select semctl semget semop semtimedop \
+    semtimedop_time64 send sendfile sendfile64 sendmmsg sendmsg sendto set_robust_list \
+    set_thread_area set_tid_address setfsgid setfsgid32 setfsuid setfsuid32 setgid setgid32 \
+    setgroups setgroups32 setitimer setpgid setpriority setregid setregid32 setresgid \
+    setresgid32 setresuid setresuid32 setreuid setreuid32 setrlimit setsid setsockopt setuid \
+    setuid32 setxattr setxattrat shmat shmctl shmdt shmget shutdown sigaltstack signalfd \
+    signalfd4 sigprocmask sigreturn socketcall socketpair splice stat stat64 statfs statfs64 \
+    statmount statx symlink symlinkat sync sync_file_range syncfs sysinfo tee tgkill time \
+    timer_create timer_delete timer_getoverrun timer_gettime timer_gettime64 timer_settime \
+    timer_settime64 timerfd_create timerfd_gettime timerfd_gettime64 timerfd_settime \
+    timerfd_settime64 times tkill truncate truncate64 ugetrlimit umask uname unlink unlinkat \
+    uretprobe utime utimensat utimensat_time64 utimes vfork vmsplice wait4 waitid waitpid write \
+    writev";
+
+/// What only some may call.
+pub(super) const CONDITIONAL: &[Group] = &[
+    Group { names: "swapcontext sync_file_range2", when: When::Architecture(&["powerpc64"]) },
+    Group {
+        names: "\
+            arm_fadvise64_64 arm_sync_file_range breakpoint cacheflush set_tls sync_file_range2",
+        when: When::Architecture(&["arm", "aarch64"]),
+    },
+    Group { names: "arch_prctl", when: When::Architecture(&["x86_64"]) },
+    Group { names: "modify_ldt", when: When::Architecture(&["x86_64", "x86"]) },
+    Group {
+        names: "s390_pci_mmio_read s390_pci_mmio_write s390_runtime_instr",
+        when: When::Architecture(&["s390x"]),
+    },
+    Group { names: "riscv_flush_icache", when: When::Architecture(&["riscv64"]) },
+    Group { names: "open_by_handle_at", when: When::Capability("CAP_DAC_READ_SEARCH") },
+    Group {
+        names: "\
+            bpf clone clone3 fanotify_init fsconfig fsmount fsopen fspick lookup_dcookie \
+            lsm_get_self_attr lsm_list_modules lsm_set_self_attr mount mount_setattr move_mount \
+            open_tree perf_event_open quotactl quotactl_fd setdomainname sethostname setns syslog umount \
+            umount2 unshare",
+        when: When::Capability("CAP_SYS_ADMIN"),
+    },
+    Group { names: "reboot", when: When::Capability("CAP_SYS_BOOT") },
+    Group { names: "chroot", when: When::Capability("CAP_SYS_CHROOT") },
+    Group {
+        names: "delete_module finit_module init_module",
+        when: When::Capability("CAP_SYS_MODULE"),
+    },
+    Group { names: "acct", when: When::Capability("CAP_SYS_PACCT") },
+    Group {
+        names: "\
+            kcmp pidfd_getfd process_madvise process_vm_readv process_vm_writev ptrace",
+        when: When::Capability("CAP_SYS_PTRACE"),
+    },
+    Group { names: "ioperm iopl", when: When::Capability("CAP_SYS_RAWIO") },
+    Group {
+        names: "clock_settime clock_settime64 settimeofday stime",
+        when: When::Capability("CAP_SYS_TIME"),
+    },
+    Group { names: "vhangup", when: When::Capability("CAP_SYS_TTY_CONFIG") },
+    Group {
+        names: "get_mempolicy mbind set_mempolicy set_mempolicy_home_node",
+        when: When::Capability("CAP_SYS_NICE"),
+    },
+    Group { names: "syslog", when: When::Capability("CAP_SYSLOG") },
+    Group { names: "bpf", when: When::Capability("CAP_BPF") },
+    Group { names: "perf_event_open", when: When::Capability("CAP_PERFMON") },
+];
+
+/// Address families of `socket` that are refused: the kernel's cryptography (`AF_ALG`) and the
+/// way to the machine that this one is a guest of (`AF_VSOCK`).
+pub(super) const REFUSED_SOCKETS: [u64; 2] = [38, 40];
+
+/// Values of `personality` that are allowed.
+pub(super) const PERSONALITIES: &[u64] = &[0x0, 0x0008, 0x2_0000, 0x2_0008, 0xffff_ffff];
+
+/// The flags of `clone` that make namespaces.
+pub(super) const NAMESPACE_FLAGS: &[u64] =
+    &[0x0002_0000, 0x0200_0000, 0x0400_0000, 0x0800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000];
+
+/// Calls that the profile knows, or that are older than its newest one, and does not allow: they
+/// are not permitted, while those that it cannot know do not exist.
+pub(super) const REFUSED: &str = "\
+    _sysctl acct add_key afs_syscall arch_prctl bdflush bpf break chroot clock_settime \
+    clock_settime64 create_module delete_module fanotify_init finit_module fsconfig fsmount \
+    fsopen fspick get_kernel_syms get_mempolicy getpmsg gtty idle init_module io_uring_enter \
+    io_uring_register io_uring_setup ioperm iopl kcmp kexec_file_load kexec_load keyctl lock \
+    lookup_dcookie mbind migrate_pages modify_ldt mount mount_setattr move_mount move_pages mpx \
+    nfsservctl nice oldfstat oldlstat oldolduname oldstat olduname open_by_handle_at open_tree \
+    pciconfig_iobase pciconfig_read pciconfig_write perf_event_open pidfd_getfd pivot_root \
+    process_madvise prof profil putpmsg query_module quotactl quotactl_fd reboot request_key \
+    security set_mempolicy set_mempolicy_home_node setdomainname sethostname setns settimeofday \
+    sgetmask ssetmask stime stty subpage_prot swapoff swapon sysfs syslog tuxcall ulimit umount \
+    umount2 unshare uselib userfaultfd ustat vhangup vm86 vm86old vserver";
