@@ -170,9 +170,14 @@ pub(crate) struct Build {
     /// Load the image into the Docker engine of this machine.
     #[arg(long)]
     pub(crate) load: bool,
-    /// What to make: type=image,name=NAME,push=true or type=oci,dest=FILE; may be repeated.
+    /// What to make: type=image,name=NAME,push=true or type=oci,dest=FILE, and more (docs/outputs.md);
+    /// may be repeated.
     #[arg(short, long)]
     pub(crate) output: Vec<String>,
+    /// An annotation for the image: [manifest:|index:|manifest-descriptor:|index-descriptor:]KEY=VALUE;
+    /// may be repeated.
+    #[arg(long)]
+    pub(crate) annotation: Vec<String>,
     /// Look for what is unwise in the Dockerfile, and build nothing; short for --call=check.
     #[arg(long)]
     pub(crate) check: bool,
@@ -243,8 +248,6 @@ pub(crate) struct Plan {
 #[command(next_help_heading = "Not supported (refused)")]
 pub(crate) struct Later {
     #[arg(long, hide = true)]
-    annotation: Vec<String>,
-    #[arg(long, hide = true)]
     cgroup_parent: Option<String>,
     #[arg(long, hide = true)]
     builder: Option<String>,
@@ -253,11 +256,10 @@ pub(crate) struct Later {
 impl Later {
     /// The first of these flags that was given, and why it is refused.
     pub(crate) fn first(&self) -> Option<(&'static str, &'static str)> {
-        let (yet, farm) = ("is not supported yet", "has no meaning: --server names the farm");
+        let farm = "has no meaning: --server names the farm";
         let limits = "is not supported: groups and limits of commands are the worker's settings, \
                       [runtime] in its configuration";
         let given = [
-            (!self.annotation.is_empty(), "--annotation", yet),
             (self.cgroup_parent.is_some(), "--cgroup-parent", limits),
             (self.builder.is_some(), "--builder", farm),
         ];
@@ -271,7 +273,7 @@ mod tests {
 
     #[test]
     fn flags_that_are_not_built_are_noticed() {
-        for flag in ["--builder=x", "--cgroup-parent=x", "--annotation=a=b"] {
+        for flag in ["--builder=x", "--cgroup-parent=x"] {
             let arguments = Arguments::try_parse_from(["slipway", "build", flag, "."]).unwrap();
             let Command::Build(build) = arguments.command else { panic!() };
             let name = build.later.first().map(|(name, _)| name);

@@ -6,14 +6,14 @@ use std::path::Path;
 use client::public::Client;
 
 use super::engine;
-use super::request::Download;
+use super::outputs::Download;
 use crate::exit::CliError;
 
 /// Downloads an archive to where it goes; a file appears under its name only when it is whole.
 pub(super) async fn save(client: &Client, url: &str, download: &Download) -> Result<(), CliError> {
     let path = match download {
         Download::File(path) => path,
-        Download::Standard | Download::Directory(_) | Download::Engine => {
+        Download::Standard | Download::Directory(_) | Download::Layout(_) | Download::Engine => {
             return unpack(client, url, download).await;
         }
     };
@@ -31,11 +31,15 @@ async fn unpack(client: &Client, url: &str, download: &Download) -> Result<(), C
         return engine::load(scratch.path()).await;
     }
     let mut file = scratch.reopen().map_err(|error| CliError::file(scratch.path(), &error))?;
-    let Download::Directory(directory) = download else {
-        let copied = std::io::copy(&mut file, &mut std::io::stdout());
-        return copied.map(|_| ()).map_err(|error| CliError::file(Path::new("-"), &error));
+    let (directory, owners) = match download {
+        Download::Directory(directory) => (directory, Owners::Keep),
+        Download::Layout(directory) => (directory, Owners::Own),
+        Download::File(_) | Download::Standard | Download::Engine => {
+            let copied = std::io::copy(&mut file, &mut std::io::stdout());
+            return copied.map(|_| ()).map_err(|error| CliError::file(Path::new("-"), &error));
+        }
     };
-    lay_out(&mut file, directory, Owners::Keep).map_err(|error| CliError::file(directory, &error))
+    lay_out(&mut file, directory, owners).map_err(|error| CliError::file(directory, &error))
 }
 
 /// Whose the files of an archive become.

@@ -11,6 +11,7 @@ mod input;
 mod logs;
 mod needless;
 mod options;
+mod outputs;
 mod plan;
 mod request;
 mod run;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use api::public::v1::LayerCompression;
 use api::worker::v1::ExportTarget;
 use common::image::{ImageDocument, Layer, ResolvedImage};
 use common::plan::{PlannedStage, StageIndex};
@@ -26,6 +27,9 @@ pub(crate) struct StageDocument {
     /// Whether cache mounts begin empty.
     #[serde(default)]
     pub(crate) fresh_caches: bool,
+    /// How its layers are compressed.
+    #[serde(default)]
+    pub(crate) compression: LayerCompression,
 }
 
 /// An export's plan.

@@ -7,6 +7,7 @@ pub(crate) mod documents;
 mod negotiate_context;
 mod new_plan;
 mod options;
+mod outputs;
 pub(crate) mod plan_build;
 mod presign_objects;
 mod read_log;

@@ -2,13 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use api::public::v1::{BuildRequest, OutputRequest};
-use api::worker::v1::ExportTarget;
 use common::image::{ImageDocument, ResolvedImage, RootFs};
 use common::plan::{Base, CopyFrom, Op, Plan, PlanTarget, PlannedStage, StageIndex, Step};
 use common::stage::{StageKind, StageState};
 use common::{Platform, StageId};
-use oci::Reference;
 use store::{NewEdge, NewPlan, NewStage, NewStep};
 use uuid::Uuid;
 
@@ -16,40 +13,7 @@ use super::AppError;
 use super::decide::{Decided, Decision};
 use super::documents::{ExportDocument, PlannedImage, StageDocument};
 use super::options::Settings;
-
-/// What the rows need beside plan and decisions.
-pub(super) struct Outputs {
-    targets: Vec<ExportTarget>,
-    source_date_epoch: Option<i64>,
-}
-
-impl Outputs {
-    /// What a request asks to make, of this age.
-    pub(super) fn of(request: &BuildRequest, source_date_epoch: Option<i64>) -> Self {
-        Self { targets: targets(request), source_date_epoch }
-    }
-}
-
-fn targets(request: &BuildRequest) -> Vec<ExportTarget> {
-    let full = |names: &[String]| -> Vec<String> {
-        names.iter().filter_map(|n| Some(n.parse::<Reference>().ok()?.to_string())).collect()
-    };
-    let mut targets: Vec<ExportTarget> = request
-        .outputs
-        .iter()
-        .map(|output| match output {
-            OutputRequest::Image { names, push: true } => ExportTarget::Push { names: full(names) },
-            OutputRequest::Image { .. } => ExportTarget::DigestOnly,
-            OutputRequest::Oci { names } => ExportTarget::OciArchive { names: full(names) },
-            OutputRequest::Docker { names } => ExportTarget::DockerArchive { names: full(names) },
-            OutputRequest::Tar => ExportTarget::RootFs,
-        })
-        .collect();
-    if targets.is_empty() {
-        targets.push(ExportTarget::DigestOnly);
-    }
-    targets
-}
+use super::outputs::Outputs;
 
 /// The rows of a build's stages, of what reads what, and of the export.
 pub(super) fn new_plan(
@@ -127,6 +91,7 @@ fn new_stage(
         secrets: settings.secrets_of(stage),
         agents: settings.agents_of(stage),
         fresh_caches: settings.is_fresh(stage),
+        compression: settings.compression,
     };
     let (state, first_step, base_layers, make_slices, layers) = match &decided.decision {
         Decision::Skipped => (StageState::Skipped, 0, None, Vec::new(), None),

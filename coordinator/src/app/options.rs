@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use api::public::v1::{BuildRequest, BuildSource, NamedContextSource};
+use api::public::v1::{BuildRequest, BuildSource, LayerCompression, NamedContextSource};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use common::ignore::IgnoreFile;
@@ -77,6 +77,8 @@ pub(super) struct Settings {
     agents: BTreeSet<String>,
     no_cache: bool,
     no_cache_stages: BTreeSet<String>,
+    /// How layers are compressed.
+    pub(super) compression: LayerCompression,
 }
 
 impl Settings {
@@ -92,6 +94,7 @@ impl Settings {
             agents: request.agents.clone(),
             no_cache: request.no_cache,
             no_cache_stages: request.no_cache_stages.iter().map(lower).collect(),
+            compression: super::outputs::layer_compression(&request.outputs),
         }
     }
 

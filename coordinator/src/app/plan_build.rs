@@ -21,8 +21,9 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::decide::{Decided, Decision, decide};
-use super::new_plan::{Outputs, first_command, new_plan};
+use super::new_plan::{first_command, new_plan};
 use super::options::{Settings, options, platforms};
+use super::outputs::Outputs;
 use super::refresh::without_stages;
 use super::remotes::Servers;
 use super::{App, AppError};
@@ -145,7 +146,7 @@ impl App {
         let agent = has_agent.then(|| self.planner_agent(build.id, planner));
         let Prepared { plan, epoch, warnings, decided } =
             self.prepare(&request, &Servers { fetcher, agent }, Packs::Needed).await?;
-        let outputs = Outputs::of(&request, epoch);
+        let outputs = Outputs::of(&request, epoch)?;
         let BuildSource::Context(source) = &request.source;
         let mut stored = new_plan(&plan, &decided, &Settings::of(&request), outputs)?;
         stored.context = source.manifest;

@@ -154,11 +154,11 @@ impl App {
 fn new_export(document: &ExportDocument, result: &api::worker::v1::ExportResult) -> NewExport {
     use api::worker::v1::ExportTarget;
     let (kind, names) = match document.targets.get(result.target as usize) {
-        Some(ExportTarget::Push { names }) => ("image", names.clone()),
-        Some(ExportTarget::OciArchive { names }) => ("oci", names.clone()),
-        Some(ExportTarget::DockerArchive { names }) => ("docker", names.clone()),
-        Some(ExportTarget::RootFs) => ("tar", Vec::new()),
-        Some(ExportTarget::DigestOnly) | None => ("image", Vec::new()),
+        Some(ExportTarget::Push { names, .. }) => ("image", names.clone()),
+        Some(ExportTarget::OciArchive { names, .. }) => ("oci", names.clone()),
+        Some(ExportTarget::DockerArchive { names, .. }) => ("docker", names.clone()),
+        Some(ExportTarget::RootFs { .. }) => ("tar", Vec::new()),
+        Some(ExportTarget::DigestOnly { .. }) | None => ("image", Vec::new()),
     };
     NewExport {
         target: result.target,

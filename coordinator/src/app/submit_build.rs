@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api::public::v1::{BuildRequest, BuildSource, NamedContextSource, OutputRequest};
+use api::public::v1::{BuildRequest, BuildSource, NamedContextSource};
 use api::{Problem, Secret};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -111,30 +111,7 @@ pub(super) fn check(request: &BuildRequest) -> Result<(), Problem> {
         return bad("the name of an agent has 1 to 200 bytes".to_owned());
     }
     check_contexts(request)?;
-    for output in &request.outputs {
-        let (names, is_single): (&[String], _) = match output {
-            OutputRequest::Image { names, .. } | OutputRequest::Oci { names } => (names, false),
-            OutputRequest::Docker { names } => (names, true),
-            OutputRequest::Tar => (&[], true),
-        };
-        if is_single && request.platforms.len() > 1 {
-            return bad("outputs docker and tar are for one platform".to_owned());
-        }
-        for name in names {
-            let reference: oci::Reference = match name.parse() {
-                Ok(reference) => reference,
-                Err(error) => return bad(format!("invalid output name: {error}")),
-            };
-            if reference.digest.is_some() {
-                return bad(format!("invalid output name {name:?}: a digest cannot be pushed to"));
-            }
-        }
-        if let OutputRequest::Image { names, push: true } = output
-            && names.is_empty()
-        {
-            return bad("an image without a name cannot be pushed: add -t NAME".to_owned());
-        }
-    }
+    super::outputs::check(request)?;
     Ok(())
 }
 

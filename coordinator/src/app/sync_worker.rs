@@ -189,6 +189,7 @@ impl App {
             secrets,
             agents: document.agents,
             fresh_caches: document.fresh_caches,
+            compression: document.compression,
             stage: document.stage,
             stage_ids: document.stage_ids,
             images: document.images,
@@ -250,7 +251,8 @@ impl App {
             document.created = created;
             images.push(ExportImage { layers, document });
         }
-        Ok(Some(Job::Export(Box::new(ExportJob { images, targets: export.targets }))))
+        let (source_date_epoch, targets) = (export.source_date_epoch, export.targets);
+        Ok(Some(Job::Export(Box::new(ExportJob { images, source_date_epoch, targets }))))
     }
 }
 

@@ -55,7 +55,7 @@ impl Problem {
 }
 
 /// The closest of `known`, if it is close enough to be meant.
-pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = word.to_ascii_lowercase();
     if lower.len() > 100 {
         return None;

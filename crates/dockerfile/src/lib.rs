@@ -28,6 +28,7 @@ use common::{Failure, Platform};
 
 pub use crate::checks::{Finding, Rule};
 pub use crate::describe::{Outline, OutlineArg, OutlineMount, Target};
+pub use crate::diagnostic::nearest;
 pub use crate::merge::merge;
 pub use crate::plan::context_name;
 pub use crate::repository::{Address, Repository};

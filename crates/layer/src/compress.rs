@@ -17,7 +17,7 @@ use common::digest::Hasher;
 use libdeflater::{CompressionLvl, Compressor};
 
 /// How a blob is compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Compression {
     /// gzip: what every registry and runtime takes.
     #[default]
@@ -26,6 +26,23 @@ pub enum Compression {
     Zstd,
     /// Not at all.
     None,
+}
+
+impl Compression {
+    /// The media type of a layer in this form.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Gzip => oci::media_type::OCI_LAYER_GZIP,
+            Self::Zstd => oci::media_type::OCI_LAYER_ZSTD,
+            Self::None => oci::media_type::OCI_LAYER,
+        }
+    }
+
+    /// The form that a media type names, OCI's or Docker's.
+    pub fn of_media_type(media_type: &str) -> Option<Self> {
+        let name = oci::media_type::layer_as_oci(media_type);
+        [Self::Gzip, Self::Zstd, Self::None].into_iter().find(|form| form.media_type() == name)
+    }
 }
 
 /// libdeflate's: as small as zlib's level 3 in half its time.
@@ -45,6 +62,8 @@ pub(crate) struct BlobWriter {
     hasher: Hasher,
     size_bytes: u64,
     compression: Compression,
+    /// Another one than the usual level.
+    level: Option<i32>,
     block: Vec<u8>,
     /// Blocks under way, in order.
     pending: VecDeque<Receiver<io::Result<Vec<u8>>>>,
@@ -53,9 +72,18 @@ pub(crate) struct BlobWriter {
 impl BlobWriter {
     /// Writes to the new file `out`.
     pub(crate) fn create(out: &Path, compression: Compression) -> io::Result<Self> {
+        Self::create_at(out, compression, None)
+    }
+
+    /// The same, with a level that somebody asked for.
+    pub(crate) fn create_at(
+        out: &Path,
+        compression: Compression,
+        level: Option<i32>,
+    ) -> io::Result<Self> {
         let file = BufWriter::with_capacity(256 << 10, File::create_new(out)?);
         let (hasher, pending) = (Hasher::new(), VecDeque::new());
-        Ok(Self { file, hasher, size_bytes: 0, compression, block: Vec::new(), pending })
+        Ok(Self { file, hasher, size_bytes: 0, compression, level, block: Vec::new(), pending })
     }
 
     /// Ends the blob. Returns its digest and its length in bytes.
@@ -63,7 +91,7 @@ impl BlobWriter {
         if !self.block.is_empty() {
             let block = std::mem::take(&mut self.block);
             if self.pending.is_empty() {
-                let compressed = compress(self.compression, &block)?;
+                let compressed = compress(self.compression, self.level, &block)?;
                 self.store(&compressed)?;
             } else {
                 self.send(block)?;
@@ -78,10 +106,10 @@ impl BlobWriter {
 
     fn send(&mut self, block: Vec<u8>) -> io::Result<()> {
         let (sender, receiver) = sync_channel(1);
-        let compression = self.compression;
+        let (compression, level) = (self.compression, self.level);
         // A receiver that is gone has failed for another reason.
         rayon::spawn_fifo(move || {
-            let _ = sender.send(compress(compression, &block));
+            let _ = sender.send(compress(compression, level, &block));
         });
         self.pending.push_back(receiver);
         if self.pending.len() >= MAX_PENDING
@@ -130,18 +158,19 @@ impl Write for BlobWriter {
 
 thread_local! {
     /// Making one takes longer than compressing a small layer.
-    static COMPRESSOR: RefCell<Option<Compressor>> = const { RefCell::new(None) };
+    static COMPRESSOR: RefCell<Option<(i32, Compressor)>> = const { RefCell::new(None) };
 }
 
-fn compress(compression: Compression, block: &[u8]) -> io::Result<Vec<u8>> {
+fn compress(compression: Compression, level: Option<i32>, block: &[u8]) -> io::Result<Vec<u8>> {
     match compression {
-        Compression::Gzip => COMPRESSOR.with_borrow_mut(|compressor| {
-            let compressor = match compressor {
-                Some(compressor) => compressor,
-                None => {
-                    let level = CompressionLvl::new(GZIP_LEVEL);
+        Compression::Gzip => COMPRESSOR.with_borrow_mut(|kept| {
+            let number = level.unwrap_or(GZIP_LEVEL);
+            let (_, compressor) = match kept {
+                Some(kept) if kept.0 == number => kept,
+                _ => {
+                    let level = CompressionLvl::new(number);
                     let level = level.map_err(|_| io::Error::other("no such level"))?;
-                    compressor.insert(Compressor::new(level))
+                    kept.insert((number, Compressor::new(level)))
                 }
             };
             let mut out = vec![0; compressor.gzip_compress_bound(block.len())];
@@ -149,7 +178,7 @@ fn compress(compression: Compression, block: &[u8]) -> io::Result<Vec<u8>> {
             out.truncate(length);
             Ok(out)
         }),
-        Compression::Zstd => zstd::bulk::compress(block, ZSTD_LEVEL),
+        Compression::Zstd => zstd::bulk::compress(block, level.unwrap_or(ZSTD_LEVEL)),
         Compression::None => Ok(block.to_vec()),
     }
 }

@@ -119,7 +119,9 @@ pub fn extract(reader: impl Read, destination: &Path) -> Result<Extracted, Extra
     Ok(Extracted { diff_id, content_bytes: extraction.content_bytes })
 }
 
-fn decompress<'a>(mut reader: BufReader<impl Read + 'a>) -> io::Result<Box<dyn Read + 'a>> {
+pub(crate) fn decompress<'a>(
+    mut reader: BufReader<impl Read + 'a>,
+) -> io::Result<Box<dyn Read + 'a>> {
     use std::io::BufRead as _;
     let magic = reader.fill_buf()?;
     Ok(match magic {

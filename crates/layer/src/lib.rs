@@ -10,6 +10,7 @@ mod extract;
 mod header;
 mod namespace;
 mod pack;
+mod recompress;
 pub mod sparse;
 
 pub use bounded::{Bounded, Gate};
@@ -18,6 +19,7 @@ pub use extract::{ExtractError, Extracted, extract};
 pub use header::HeaderNumbers;
 pub use namespace::in_user_namespace;
 pub use pack::{PackError, PackedLayer, pack_upper};
+pub use recompress::{Recompress, RecompressError, recompress};
 
 /// Prefix of the name that stands for a removed file.
 const WHITEOUT_PREFIX: &str = ".wh.";

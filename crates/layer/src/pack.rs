@@ -89,11 +89,7 @@ pub fn pack_upper(
     let (blob, diff_id, uncompressed_bytes) =
         archive.finish().map_err(|source| fail(out, source))?;
     let (blob, size_bytes) = blob.finish().map_err(|source| fail(out, source))?;
-    let media_type = match compression {
-        Compression::Gzip => oci::media_type::OCI_LAYER_GZIP,
-        Compression::Zstd => oci::media_type::OCI_LAYER_ZSTD,
-        Compression::None => oci::media_type::OCI_LAYER,
-    };
+    let media_type = compression.media_type();
     Ok(PackedLayer { diff_id, blob, size_bytes, media_type, uncompressed_bytes })
 }
 
@@ -167,7 +163,7 @@ fn is_unchanged(metadata: &Metadata, path: &Path, lowers: &[PathBuf]) -> bool {
 struct Archive<W: Write> {
     writer: Hashing<W>,
     /// Files with several names: where the first one is.
-    names: HashMap<u64, Vec<u8>>,
+    names: HashMap<(u64, u64), Vec<u8>>,
 }
 
 impl<W: Write> Archive<W> {
@@ -205,11 +201,11 @@ impl<W: Write> Archive<W> {
             return Ok(());
         }
         if metadata.nlink() > 1 && !kind.is_symlink() {
-            if let Some(first) = self.names.get(&metadata.ino()).cloned() {
+            if let Some(first) = self.names.get(&(metadata.dev(), metadata.ino())).cloned() {
                 header.set_entry_type(tar::EntryType::Link);
                 return self.entry(&mut header, name, &first, None, io::empty());
             }
-            self.names.insert(metadata.ino(), name.to_vec());
+            self.names.insert((metadata.dev(), metadata.ino()), name.to_vec());
         }
         if kind.is_symlink() {
             let target = fs::read_link(&on_disk)?;
@@ -335,18 +331,18 @@ fn pax_record(records: &mut Vec<u8>, key: &str, value: &[u8]) {
 }
 
 /// Counts and hashes what is written through it.
-struct Hashing<W> {
+pub(crate) struct Hashing<W> {
     inner: W,
     hasher: Hasher,
     count: u64,
 }
 
 impl<W: Write> Hashing<W> {
-    fn new(inner: W) -> Self {
+    pub(crate) fn new(inner: W) -> Self {
         Self { inner, hasher: Hasher::new(), count: 0 }
     }
 
-    fn finish(self) -> (W, Digest, u64) {
+    pub(crate) fn finish(self) -> (W, Digest, u64) {
         (self.inner, self.hasher.finish(), self.count)
     }
 }

@@ -7,7 +7,7 @@ use common::Digest;
 use common::image::Layer;
 use serde_json::json;
 
-use crate::image::{AssembledImage, assemble_index};
+use crate::image::{Annotations, AssembledImage, AssembledIndex};
 
 /// An image with its layers, lowest first.
 #[derive(Debug, Clone)]
@@ -27,11 +27,12 @@ pub enum Dialect {
     Docker,
 }
 
-/// Writes images as a layout. With several the layout names their index. The same input gives the
+/// Writes images as a layout. The layout names their index where there is one, else the image. The same input gives the
 /// same bytes: entries have no time and no owner.
 pub fn write_oci_layout(
     writer: impl Write,
     images: &[ArchivedImage],
+    index: Option<&AssembledIndex>,
     names: &[String],
     dialect: Dialect,
     mut blob: impl FnMut(&Layer) -> io::Result<Box<dyn Read>>,
@@ -53,21 +54,23 @@ pub fn write_oci_layout(
         document(&mut archive, image.config_digest, &image.config)?;
         document(&mut archive, image.manifest_digest, &image.manifest)?;
     }
-    let top = match images {
-        [only] => {
-            let image = &only.image;
+    let top = match (index, images) {
+        (Some(index), _) => {
+            document(&mut archive, index.digest, &index.index)?;
             Top {
-                media_type: image.manifest_media_type,
-                digest: image.manifest_digest,
-                size: image.manifest.len(),
+                media_type: index.media_type,
+                digest: index.digest,
+                size: index.index.len(),
+                annotations: &index.descriptor_annotations,
             }
         }
-        images => {
-            let all: Vec<AssembledImage> = images.iter().map(|it| it.image.clone()).collect();
-            let index = assemble_index(&all)?;
-            document(&mut archive, index.digest, &index.index)?;
-            Top { media_type: index.media_type, digest: index.digest, size: index.index.len() }
-        }
+        (None, [ArchivedImage { image, .. }, ..]) => Top {
+            media_type: image.manifest_media_type,
+            digest: image.manifest_digest,
+            size: image.manifest.len(),
+            annotations: &image.descriptor_annotations,
+        },
+        (None, []) => return Err(io::Error::other("an archive of no image")),
     };
     for layer in images.iter().flat_map(|image| &image.layers) {
         // The same layer may be there twice: an empty one, for example.
@@ -75,8 +78,8 @@ pub fn write_oci_layout(
             append(&mut archive, &blob_path(&layer.blob), layer.size_bytes, blob(layer)?)?;
         }
     }
-    let index = layout_index(&top, names).to_string();
-    append(&mut archive, "index.json", index.len() as u64, index.as_bytes())?;
+    let text = layout_index(&top, names).to_string();
+    append(&mut archive, "index.json", text.len() as u64, text.as_bytes())?;
     if let (Dialect::Docker, Some(first)) = (dialect, images.first()) {
         let text = docker_manifest(first, names).to_string();
         append(&mut archive, "manifest.json", text.len() as u64, text.as_bytes())?;
@@ -99,22 +102,26 @@ fn docker_manifest(image: &ArchivedImage, names: &[String]) -> serde_json::Value
 }
 
 /// What the layout is about.
-struct Top {
+struct Top<'a> {
     media_type: &'static str,
     digest: Digest,
     size: usize,
+    annotations: &'a Annotations,
 }
 
-fn layout_index(top: &Top, names: &[String]) -> serde_json::Value {
+fn layout_index(top: &Top<'_>, names: &[String]) -> serde_json::Value {
     let descriptor = |name: Option<&String>| {
         let mut descriptor =
             json!({"mediaType": top.media_type, "digest": top.digest, "size": top.size});
+        let mut annotations = top.annotations.clone();
         if let Some(name) = name {
             let tag = name.rsplit_once(':').map(|(_, tag)| tag).filter(|tag| !tag.contains('/'));
-            descriptor["annotations"] = json!({
-                "io.containerd.image.name": name,
-                "org.opencontainers.image.ref.name": tag.unwrap_or("latest"),
-            });
+            let tag = tag.unwrap_or("latest").to_owned();
+            annotations.insert("io.containerd.image.name".to_owned(), name.clone());
+            annotations.insert("org.opencontainers.image.ref.name".to_owned(), tag);
+        }
+        if !annotations.is_empty() {
+            descriptor["annotations"] = json!(annotations);
         }
         descriptor
     };

@@ -1,10 +1,26 @@
 //! Putting an image together.
 
+use std::collections::BTreeMap;
+
 use common::Digest;
 use common::image::{ImageDocument, Layer};
 
 use crate::manifest::{Descriptor, DescriptorPlatform, Index, Manifest};
 use crate::media_type;
+
+/// Names and values.
+pub type Annotations = BTreeMap<String, String>;
+
+/// How the documents of an image or an index are written.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Style {
+    /// With Docker's media types instead of OCI's.
+    pub docker: bool,
+    /// Annotations of the document.
+    pub annotations: Annotations,
+    /// Annotations where it is named: in an index or a layout.
+    pub descriptor_annotations: Annotations,
+}
 
 /// The two documents of an image, as bytes, and their digests.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +37,8 @@ pub struct AssembledImage {
     pub manifest_media_type: &'static str,
     /// What it is for.
     pub platform: DescriptorPlatform,
+    /// Annotations where it is named.
+    pub descriptor_annotations: Annotations,
 }
 
 /// An index of images, as bytes, and its digest.
@@ -32,28 +50,40 @@ pub struct AssembledIndex {
     pub digest: Digest,
     /// Its media type.
     pub media_type: &'static str,
+    /// Annotations where it is named.
+    pub descriptor_annotations: Annotations,
 }
 
 /// Writes the index of several images, in their order. The same input gives the same bytes.
-pub fn assemble_index(images: &[AssembledImage]) -> serde_json::Result<AssembledIndex> {
+pub fn assemble_index(
+    images: &[AssembledImage],
+    style: &Style,
+) -> serde_json::Result<AssembledIndex> {
     let descriptor = |image: &AssembledImage| Descriptor {
         media_type: image.manifest_media_type.to_owned(),
         digest: image.manifest_digest,
         size: image.manifest.len() as u64,
-        annotations: None,
+        annotations: present(&image.descriptor_annotations),
         platform: Some(image.platform.clone()),
     };
+    let media_type = if style.docker { media_type::DOCKER_LIST } else { media_type::OCI_INDEX };
     let index = serde_json::to_vec(&Index {
         schema_version: 2,
-        media_type: Some(media_type::OCI_INDEX.to_owned()),
+        media_type: Some(media_type.to_owned()),
         manifests: images.iter().map(descriptor).collect(),
+        annotations: present(&style.annotations),
     })?;
     let digest = Digest::of(&index);
-    Ok(AssembledIndex { index, digest, media_type: media_type::OCI_INDEX })
+    let descriptor_annotations = style.descriptor_annotations.clone();
+    Ok(AssembledIndex { index, digest, media_type, descriptor_annotations })
 }
 
 /// Writes configuration and manifest of an image. The same input gives the same bytes.
-pub fn assemble(document: &ImageDocument, layers: &[Layer]) -> serde_json::Result<AssembledImage> {
+pub fn assemble(
+    document: &ImageDocument,
+    layers: &[Layer],
+    style: &Style,
+) -> serde_json::Result<AssembledImage> {
     let config = serde_json::to_vec(document)?;
     let config_digest = Digest::of(&config);
     let descriptor = |media_type: &str, digest, size| Descriptor {
@@ -63,21 +93,27 @@ pub fn assemble(document: &ImageDocument, layers: &[Layer]) -> serde_json::Resul
         annotations: None,
         platform: None,
     };
+    let (manifest_media_type, config_media_type) = if style.docker {
+        (media_type::DOCKER_MANIFEST, media_type::DOCKER_CONFIG)
+    } else {
+        (media_type::OCI_MANIFEST, media_type::OCI_CONFIG)
+    };
+    let layer_media_type = |layer: &Layer| -> String {
+        let oci = media_type::layer_as_oci(&layer.media_type);
+        if style.docker { media_type::layer_as_docker(oci) } else { oci }.to_owned()
+    };
     let manifest = Manifest {
         schema_version: 2,
-        media_type: Some(media_type::OCI_MANIFEST.to_owned()),
-        config: descriptor(media_type::OCI_CONFIG, config_digest, config.len() as u64),
+        media_type: Some(manifest_media_type.to_owned()),
+        config: descriptor(config_media_type, config_digest, config.len() as u64),
         layers: layers
             .iter()
-            .map(|layer| {
-                let kind = media_type::layer_as_oci(&layer.media_type);
-                descriptor(kind, layer.blob, layer.size_bytes)
-            })
+            .map(|layer| descriptor(&layer_media_type(layer), layer.blob, layer.size_bytes))
             .collect(),
+        annotations: present(&style.annotations),
     };
     let manifest = serde_json::to_vec(&manifest)?;
     let manifest_digest = Digest::of(&manifest);
-    let manifest_media_type = media_type::OCI_MANIFEST;
     let platform = DescriptorPlatform {
         architecture: document.architecture.clone(),
         os: document.os.clone(),
@@ -90,5 +126,10 @@ pub fn assemble(document: &ImageDocument, layers: &[Layer]) -> serde_json::Resul
         manifest_digest,
         manifest_media_type,
         platform,
+        descriptor_annotations: style.descriptor_annotations.clone(),
     })
+}
+
+fn present(annotations: &Annotations) -> Option<Annotations> {
+    (!annotations.is_empty()).then(|| annotations.clone())
 }

@@ -16,6 +16,12 @@ pub const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 /// Docker manifest list.
 pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+/// Docker image configuration.
+pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+/// Docker layer, uncompressed.
+pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
+/// Docker layer, zstd.
+pub const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
 /// Docker layer, gzip.
 pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 
@@ -23,8 +29,18 @@ pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.ta
 pub fn layer_as_oci(media_type: &str) -> &str {
     match media_type {
         DOCKER_LAYER_GZIP => OCI_LAYER_GZIP,
-        "application/vnd.docker.image.rootfs.diff.tar" => OCI_LAYER,
-        "application/vnd.docker.image.rootfs.diff.tar.zstd" => OCI_LAYER_ZSTD,
+        DOCKER_LAYER => OCI_LAYER,
+        DOCKER_LAYER_ZSTD => OCI_LAYER_ZSTD,
+        other => other,
+    }
+}
+
+/// Docker's name of a layer's media type.
+pub fn layer_as_docker(media_type: &str) -> &str {
+    match media_type {
+        OCI_LAYER_GZIP => DOCKER_LAYER_GZIP,
+        OCI_LAYER => DOCKER_LAYER,
+        OCI_LAYER_ZSTD => DOCKER_LAYER_ZSTD,
         other => other,
     }
 }

@@ -1,5 +1,7 @@
 //! What goes wrong with registries.
 
+use std::time::Duration;
+
 use common::{Failure, FailureClass};
 
 /// A call to a registry failed.
@@ -8,6 +10,14 @@ pub enum RegistryError {
     /// No such image, or none that we may see.
     #[error("image {0} was not found")]
     NotFound(String),
+    /// The registry has the image, but not all of its layers.
+    #[error("layer {layer} of {repository} was not found")]
+    LayerMissing {
+        /// The image's repository.
+        repository: String,
+        /// The layer.
+        layer: String,
+    },
     /// The image has nothing for the platform.
     #[error("image {reference} has no manifest for {platform}")]
     NoPlatform {
@@ -43,6 +53,8 @@ pub enum RegistryError {
         action: String,
         /// The beginning of its answer.
         message: String,
+        /// How long it asks to be left alone.
+        retry_after: Option<Duration>,
     },
     /// What came is not what was asked for.
     #[error("the registry {registry} sent {what} that is not valid: {problem}")]
@@ -72,12 +84,31 @@ impl RegistryError {
         }
     }
 
+    /// The status that the registry answered with, where it is an odd one.
+    pub(crate) fn status(&self) -> Option<u16> {
+        match self {
+            Self::Status { status, .. } => Some(*status),
+            Self::NotFound(_) => Some(404),
+            _ => None,
+        }
+    }
+
+    /// How long the registry asks to be left alone.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
     /// The failure to show.
     pub fn failure(&self) -> Failure {
         let make = |class, code| Failure::new(class, code, self.to_string());
         match self {
             Self::NotFound(_) => make(FailureClass::User, "image-not-found")
                 .with_hint("check the name and tag; a private image needs credentials for its registry"),
+            Self::LayerMissing { .. } => make(FailureClass::Registry, "layer-missing")
+                .with_hint("push the image again, or use another one: the registry has lost a part of it"),
             Self::NoPlatform { .. } => make(FailureClass::User, "image-platform")
                 .with_hint("choose another image, or another platform with --platform"),
             Self::Denied { .. } => make(FailureClass::User, "registry-denied")

@@ -3,9 +3,12 @@
 mod auth;
 mod client;
 mod config;
+mod credentials;
 mod error;
+mod pull;
 mod push;
 mod resolve;
+mod upload;
 
 pub use client::Client;
 pub use config::{Config, RegistryConfig};

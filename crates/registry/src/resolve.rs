@@ -2,14 +2,12 @@
 
 use common::image::{ImageDocument, Layer, LayerOrigin, ResolvedImage};
 use common::{Digest, Platform};
-use futures_util::StreamExt as _;
 use oci::manifest::{Index, Manifest};
 use oci::{Reference, media_type};
-use reqwest::Response;
 use reqwest::header::{ACCEPT, HeaderValue};
 use serde::Deserialize;
 
-use crate::client::{Client, Request};
+use crate::client::{Client, Request, read};
 use crate::error::RegistryError;
 
 /// Longest manifest, as registries commonly have it, in bytes.
@@ -69,8 +67,8 @@ impl Client {
         let kind: Kind = serde_json::from_slice(&bytes)
             .map_err(|error| invalid("a manifest", error.to_string()))?;
         if kind.schema_version != 2 {
-            let problem = "it has the old schema 1, which is not supported".to_owned();
-            return Err(invalid("a manifest", problem));
+            let problem = "it has the old schema 1, which is not supported: push the image again";
+            return Err(invalid(&format!("a manifest of {reference}"), problem.to_owned()));
         }
         let list = [media_type::OCI_INDEX, media_type::DOCKER_LIST];
         if kind.manifests.is_some() || kind.media_type.as_deref().is_some_and(|t| list.contains(&t))
@@ -133,7 +131,12 @@ impl Client {
             problem,
         };
         let response = self.send(request).await?;
+        let said = response.headers().get("docker-content-digest");
+        let said = said.and_then(|value| value.to_str().ok()?.parse::<Digest>().ok());
         let bytes = read(response, MAX_MANIFEST_BYTES).await.map_err(invalid)?;
+        if said.is_some_and(|said| Digest::of(&bytes) != said) {
+            return Err(invalid("it is not what its header says".to_owned()));
+        }
         if expected.is_some_and(|expected| Digest::of(&bytes) != *expected) {
             return Err(invalid("its digest is wrong".to_owned()));
         }
@@ -154,6 +157,11 @@ fn layers(
     if diff_ids.len() > MAX_LAYERS {
         return Err(format!("{} layers are more than {MAX_LAYERS}", diff_ids.len()));
     }
+    let is_foreign = |kind: &str| kind.contains(".foreign.") || kind.contains(".nondistributable.");
+    if let Some(layer) = manifest.layers.iter().find(|layer| is_foreign(&layer.media_type)) {
+        let digest = layer.digest;
+        return Err(format!("layer {digest} is foreign: registries do not hand it out"));
+    }
     let pairs = manifest.layers.iter().zip(diff_ids);
     Ok(pairs
         .map(|(descriptor, diff_id)| Layer {
@@ -164,18 +172,4 @@ fn layers(
             origin: LayerOrigin::Registry { repository: repository.to_owned() },
         })
         .collect())
-}
-
-/// The body of an answer, up to a limit.
-async fn read(response: Response, limit: usize) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::new();
-    let mut stream = response.bytes_stream();
-    while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|error| error.to_string())?;
-        if bytes.len() + chunk.len() > limit {
-            return Err(format!("it is longer than {limit} bytes"));
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes)
 }

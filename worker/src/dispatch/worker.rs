@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use api::worker::v1::{Abandon, Assignment, HeldStage, InputReady};
 use client::worker::Client;
-use common::{Lease, SessionId, WorkerId};
+use common::image::Layer;
+use common::{Digest, Lease, SessionId, WorkerId};
+use layer::Recompress;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::task::TaskTracker;
 
@@ -30,6 +32,8 @@ pub(crate) struct Worker {
     /// Fires when something changed that the coordinator should know.
     pub(crate) changed: Notify,
     pub(crate) tasks: TaskTracker,
+    /// Layers that were brought into another form here.
+    pub(crate) forms: Mutex<HashMap<(Digest, Recompress), Layer>>,
     held: Mutex<HashMap<Lease, Arc<Held>>>,
 }
 
@@ -63,6 +67,7 @@ impl Worker {
             permits: Arc::new(Semaphore::new(slots as usize)),
             changed: Notify::new(),
             tasks: TaskTracker::new(),
+            forms: Mutex::default(),
             held: Mutex::default(),
         })
     }

@@ -241,7 +241,8 @@ fn registries(report: &mut Report, config: &Config) {
     let mirrors = config.registries.values().flat_map(|registry| &registry.mirrors);
     for host in config.registries.keys().chain(mirrors) {
         let known = if host == "docker.io" { "registry-1.docker.io" } else { host };
-        let is_plain = config.registries.get(host).is_some_and(|registry| registry.plain_http);
+        let is_plain =
+            config.registries.get(host).is_some_and(|registry| registry.plain_http == Some(true));
         let port = if is_plain { 80 } else { 443 };
         let address =
             if known.contains(':') { known.to_owned() } else { format!("{known}:{port}") };

@@ -3,19 +3,21 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use api::public::v1::LogStream;
+use api::public::v1::{ImageOptions, LogStream};
 use api::worker::v1::{
     ExportImage, ExportJob, ExportResult, ExportTarget, ObjectKind, ObjectName, StageOutcome,
 };
 use common::digest::Hasher;
-use common::image::Layer;
+use common::image::{ImageDocument, Layer};
 use common::{Digest, Failure, FailureClass};
+use layer::Compression;
 use oci::Reference;
 use oci::archive::{ArchivedImage, Dialect};
-use oci::image::{AssembledIndex, assemble, assemble_index};
+use oci::image::AssembledIndex;
 use registry::{PushBlob, PushImage};
 
 use super::failure::JobError;
+use super::image::{Made, make};
 use super::job::Account;
 use super::stage::millis;
 use crate::content::Pin;
@@ -47,32 +49,6 @@ pub(super) async fn run(
     Ok(StageOutcome::Succeeded { layers: Vec::new(), exports })
 }
 
-/// The images of a job, put together, and their index where there are several.
-struct Made {
-    images: Vec<ArchivedImage>,
-    index: Option<AssembledIndex>,
-}
-
-fn make(job: &ExportJob) -> Result<Made, serde_json::Error> {
-    let image = |image: &ExportImage| {
-        let layers = image.layers.clone();
-        Ok(ArchivedImage { image: assemble(&image.document, &layers)?, layers })
-    };
-    let images: Vec<ArchivedImage> =
-        job.images.iter().map(image).collect::<Result<_, serde_json::Error>>()?;
-    let all: Vec<_> = images.iter().map(|made| made.image.clone()).collect();
-    let index = (all.len() > 1).then(|| assemble_index(&all)).transpose()?;
-    Ok(Made { images, index })
-}
-
-impl Made {
-    /// What the whole is known by.
-    fn digest(&self) -> Option<Digest> {
-        let first = self.images.first().map(|made| made.image.manifest_digest);
-        self.index.as_ref().map(|index| index.digest).or(first)
-    }
-}
-
 async fn export(
     worker: &Arc<Worker>,
     held: &Held,
@@ -80,43 +56,46 @@ async fn export(
     log: &LogWriter,
     account: &mut Account,
 ) -> Result<Vec<ExportResult>, JobError> {
-    let failed =
-        |message: String| Failure::new(FailureClass::Infrastructure, "export-failed", message);
-    let made = make(job).map_err(|error| failed(error.to_string()))?;
-    let (Some(digest), Some(first)) = (made.digest(), made.images.first()) else {
-        return Err(failed("an export of no image".to_owned()).into());
-    };
-    let config_digest = first.image.config_digest;
     let mut results = Vec::new();
+    let plain = ImageOptions::default();
     for (position, target) in job.targets.iter().enumerate() {
+        let options = match target {
+            ExportTarget::Push { options, .. }
+            | ExportTarget::OciArchive { options, .. }
+            | ExportTarget::DockerArchive { options, .. }
+            | ExportTarget::DigestOnly { options } => options,
+            ExportTarget::RootFs { .. } => &plain,
+        };
+        let made = make(worker, held.lease, job, options).await?;
         let mut result = ExportResult {
             target: u32::try_from(position).unwrap_or(u32::MAX),
-            digest,
-            config_digest,
+            digest: made.digest,
+            config_digest: made.config_digest,
             archive: None,
             archive_bytes: None,
         };
-        match target {
-            ExportTarget::DigestOnly => {}
-            ExportTarget::Push { names } => {
+        let file = match target {
+            ExportTarget::DigestOnly { .. } => None,
+            ExportTarget::Push { names, by_digest, .. } => {
                 for name in names {
-                    let sent = push(worker, held, &made, name).await?;
-                    let text = format!("pushed {name}@{digest} ({sent} bytes sent)");
+                    let sent = push(worker, held, &made, name, *by_digest).await?;
+                    let text = format!("pushed {name}@{} ({sent} bytes sent)", made.digest);
                     log.line(0, LogStream::System, text).await;
                 }
+                None
             }
-            ExportTarget::OciArchive { names } => {
-                let file = archive(worker, held, &made, names, Dialect::Oci).await?;
-                file.note(&mut result, account);
+            ExportTarget::OciArchive { names, .. } => {
+                Some(archive(worker, held, &made, names, Dialect::Oci).await?)
             }
-            ExportTarget::DockerArchive { names } => {
-                let file = archive(worker, held, &made, names, Dialect::Docker).await?;
-                file.note(&mut result, account);
+            ExportTarget::DockerArchive { names, .. } => {
+                Some(archive(worker, held, &made, names, Dialect::Docker).await?)
             }
-            ExportTarget::RootFs => {
-                let file = root_fs(worker, held, &first.layers).await?;
-                file.note(&mut result, account);
+            ExportTarget::RootFs { split } => {
+                Some(root_fs(worker, held, &job.images, *split).await?)
             }
+        };
+        if let Some(file) = file {
+            file.note(&mut result, account);
         }
         results.push(result);
     }
@@ -124,11 +103,20 @@ async fn export(
 }
 
 /// Pushes everything under one name. Returns the bytes sent.
-async fn push(worker: &Arc<Worker>, held: &Held, made: &Made, name: &str) -> Result<u64, JobError> {
-    let reference: Reference = name.parse().map_err(|error| {
+async fn push(
+    worker: &Arc<Worker>,
+    held: &Held,
+    made: &Made,
+    name: &str,
+    by_digest: bool,
+) -> Result<u64, JobError> {
+    let mut reference: Reference = name.parse().map_err(|error| {
         let error: oci::reference::InvalidReference = error;
         Failure::new(FailureClass::User, "invalid-reference", error.to_string())
     })?;
+    if by_digest {
+        reference.tag = None;
+    }
     let lease = held.lease;
     let open = |layer: Layer| {
         let worker = Arc::clone(worker);
@@ -199,13 +187,14 @@ async fn archive(
     let scratch = worker.content.scratch()?;
     let path = scratch.path().join("archive.tar");
     let (out, images, names) = (path.clone(), made.images.clone(), names.to_vec());
+    let index = made.index.clone();
     let (digest, size_bytes) = tokio::task::spawn_blocking(move || {
         let file = std::io::BufWriter::new(std::fs::File::create(&out)?);
         let open = |layer: &Layer| -> std::io::Result<Box<dyn std::io::Read>> {
             let pin: &Pin = blobs.get(&layer.blob).ok_or(std::io::ErrorKind::NotFound)?;
             Ok(Box::new(std::fs::File::open(pin.path())?))
         };
-        oci::archive::write_oci_layout(file, &images, &names, dialect, open)?;
+        oci::archive::write_oci_layout(file, &images, index.as_ref(), &names, dialect, open)?;
         let mut hasher = Hasher::new();
         let size_bytes = std::io::copy(&mut std::fs::File::open(&out)?, &mut hasher)?;
         Ok::<_, std::io::Error>((hasher.finish(), size_bytes))
@@ -214,26 +203,53 @@ async fn archive(
     send(worker, held, &path, digest, size_bytes).await
 }
 
-/// Writes the root file system that the layers make and uploads that.
+/// Writes the root file systems that the layers make and uploads that. Several, or one if it is
+/// asked for, are each in a directory that is named after the platform.
 async fn root_fs(
     worker: &Arc<Worker>,
     held: &Held,
-    layers: &[Layer],
+    images: &[ExportImage],
+    split: bool,
 ) -> Result<Uploaded, JobError> {
-    let chain = ensure_layers(worker, held.lease, layers).await?;
     let scratch = worker.content.scratch()?;
     let (path, root) = (scratch.path().join("rootfs.tar"), scratch.path().join("root"));
     std::fs::create_dir(&root)?;
+    let mut places = Vec::new();
+    for ExportImage { layers, document } in images {
+        let chain = ensure_layers(worker, held.lease, layers).await?;
+        let place = if split { root.join(directory_name(document)) } else { root.clone() };
+        places.push((chain, place));
+    }
     let out = path.clone();
     let packed = tokio::task::spawn_blocking(move || {
-        let _mount = match chain.lowers.as_slice() {
-            [] => None,
-            lowers => Some(mount_readonly(lowers, &root)?),
-        };
-        layer::pack_upper(&root, &[], &out, layer::Compression::None).map_err(std::io::Error::other)
+        let mut mounts = Vec::new();
+        for (chain, place) in &places {
+            if *place != root {
+                make_directory(place)?;
+            }
+            if !chain.lowers.is_empty() {
+                mounts.push(mount_readonly(&chain.lowers, place)?);
+            }
+        }
+        layer::pack_upper(&root, &[], &out, Compression::None).map_err(std::io::Error::other)
     })
     .await??;
     send(worker, held, &path, packed.blob, packed.size_bytes).await
+}
+
+/// The name of the directory of a platform's files, as in BuildKit: `linux_arm_v7`.
+fn directory_name(document: &ImageDocument) -> String {
+    let variant = document.variant.as_deref().unwrap_or_default();
+    let parts = [document.os.as_str(), document.architecture.as_str(), variant];
+    let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    // An image's own words: they stay in one name.
+    parts.join("_").replace(['/', '\0'], "_")
+}
+
+/// A directory like any other: the same time everywhere, whoever makes it.
+fn make_directory(path: &std::path::Path) -> std::io::Result<()> {
+    std::fs::create_dir(path)?;
+    std::fs::File::open(path)?.set_modified(std::time::SystemTime::UNIX_EPOCH)
 }
 
 async fn send(

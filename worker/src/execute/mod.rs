@@ -4,6 +4,7 @@ mod agent;
 pub mod copy;
 mod export;
 mod failure;
+mod image;
 mod job;
 mod mounts;
 mod remotes;

@@ -16,6 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::failure::JobError;
+use super::image::compression;
 use super::job::Account;
 use super::reports::Reports;
 use super::slices;
@@ -194,8 +195,14 @@ impl StageRun<'_> {
         // One that stands alone is not compared with what is below it.
         let lowers = if stands_alone(step) { Vec::new() } else { self.lowers.clone() };
         let blob = directory.path().join(BLOB);
-        let packing =
-            pack_and_send(Arc::clone(self.worker), self.held.lease, Arc::clone(&directory), lowers);
+        let form = compression(self.job.compression);
+        let packing = pack_and_send(
+            Arc::clone(self.worker),
+            self.held.lease,
+            Arc::clone(&directory),
+            lowers,
+            form,
+        );
         let sending = AbortOnDropHandle::new(tokio::spawn(packing));
         self.lowers.push(upper.clone());
         let number = step.number;
@@ -331,13 +338,14 @@ async fn pack_and_send(
     lease: Lease,
     directory: Arc<Scratch>,
     lowers: Vec<PathBuf>,
+    form: Compression,
 ) -> Result<SentLayer, JobError> {
     let start = Instant::now();
     let blob = directory.path().join(BLOB);
     // The directory has to stay until the packing, which nobody can interrupt, has ended.
     let packing = move || {
         let (upper, out) = (directory.path().join(UPPER), directory.path().join(BLOB));
-        layer::pack_upper(&upper, &lowers, &out, Compression::Gzip)
+        layer::pack_upper(&upper, &lowers, &out, form)
     };
     let packed = tokio::task::spawn_blocking(packing).await?;
     let packed = packed.map_err(|error| pack_failure(&error))?;

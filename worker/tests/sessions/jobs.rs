@@ -6,6 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use api::public::v1::LayerCompression;
 use api::worker::v1::{Assignment, Job, ObjectKind, StageJob};
 use common::cache_key::KeyBuilder;
 use common::image::{ContainerConfig, Layer, LayerOrigin};
@@ -136,6 +137,7 @@ pub(crate) fn stage(base_layers: &[Layer]) -> Stage {
         secrets: BTreeMap::new(),
         agents: Vec::new(),
         fresh_caches: false,
+        compression: LayerCompression::Gzip,
         stage,
         stage_ids: Vec::new(),
         images: Vec::new(),

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::options::{CommandOptions, NamedContextSource};
+use super::output::OutputRequest;
 use crate::Secret;
 
 /// Where the Dockerfile and the files come from.
@@ -45,31 +46,6 @@ pub struct DockerfileSource {
     pub name: String,
     /// Its bytes in base64 (standard alphabet, padded); at most 4 MiB decoded.
     pub content_base64: String,
-}
-
-/// One thing to make of the target.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case", tag = "type")]
-pub enum OutputRequest {
-    /// An image, in a registry under each of the names.
-    Image {
-        /// References such as `registry.example/team/app:1`.
-        names: Vec<String>,
-        /// Whether to push. Without it the image only exists in the farm's cache.
-        push: bool,
-    },
-    /// An OCI image layout as one tar file, kept for download.
-    Oci {
-        /// References to record in the archive's index.
-        names: Vec<String>,
-    },
-    /// The same with what `docker load` reads. For one platform.
-    Docker {
-        /// References that the loaded image gets.
-        names: Vec<String>,
-    },
-    /// The files of the result as one tar file, kept for download. For one platform.
-    Tar,
 }
 
 /// Request body of `POST /v1/builds`.

@@ -6,13 +6,14 @@ mod check;
 mod context;
 mod log;
 mod options;
+mod output;
 mod plan;
 mod worker;
 
 pub use agent::{AgentMessage, AgentMessages, AgentPoll, AgentReply};
 pub use build::{
     BuildPage, BuildRequest, BuildSource, BuildView, ContextSource, DockerfileSource, ExportView,
-    OutputRequest, SliceTransferView, StageView, StepView, TimingView,
+    SliceTransferView, StageView, StepView, TimingView,
 };
 pub use check::{
     CheckView, FindingView, OutlineArgView, OutlineMountView, OutlineView, TargetView,
@@ -20,5 +21,6 @@ pub use check::{
 pub use context::{ContextNegotiation, ContextUpload, PackOffer, UploadTarget};
 pub use log::{LogLine, LogStream};
 pub use options::{CommandOptions, HostOption, NamedContextSource, UlimitOption};
+pub use output::{Annotation, AnnotationPlace, ImageOptions, LayerCompression, OutputRequest};
 pub use plan::{PlanView, PlannedFate, PlannedStageView, PlannedStepView};
 pub use worker::WorkerView;

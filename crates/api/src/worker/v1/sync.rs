@@ -8,6 +8,7 @@ use common::{BuildId, Digest, Lease, ProjectName, SessionId, StageId, WorkerId};
 use serde::{Deserialize, Serialize};
 
 use crate::Secret;
+use crate::public::v1::{ImageOptions, LayerCompression};
 
 /// What a held stage is doing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -157,6 +158,9 @@ pub struct StageJob {
     /// Whether cache mounts begin empty: the build was asked for without cache.
     #[serde(default)]
     pub fresh_caches: bool,
+    /// How the layers are compressed that it makes.
+    #[serde(default)]
+    pub compression: LayerCompression,
     /// The slices to make when the last step has ended.
     #[schema(value_type = Vec<Object>)]
     pub make_slices: Vec<SliceSelector>,
@@ -172,21 +176,41 @@ pub enum ExportTarget {
     Push {
         /// References in normal form.
         names: Vec<String>,
+        /// Under no tag.
+        #[serde(default)]
+        by_digest: bool,
+        /// What the image is like.
+        #[serde(default)]
+        options: ImageOptions,
     },
     /// An OCI image layout in a tar file, as an object of kind `export`.
     OciArchive {
         /// References for the archive's index.
         names: Vec<String>,
+        /// What the image is like.
+        #[serde(default)]
+        options: ImageOptions,
     },
     /// The same with what `docker load` reads; of one platform.
     DockerArchive {
         /// References that the loaded image gets.
         names: Vec<String>,
+        /// What the image is like.
+        #[serde(default)]
+        options: ImageOptions,
     },
-    /// The root file system as one tar file, an object too; of one platform.
-    RootFs,
+    /// The root file system as one tar file, an object too.
+    RootFs {
+        /// Whether each platform's is in a directory of its own.
+        #[serde(default)]
+        split: bool,
+    },
     /// Only compute the digests: the image stays in the cache.
-    DigestOnly,
+    DigestOnly {
+        /// What the image is like.
+        #[serde(default)]
+        options: ImageOptions,
+    },
 }
 
 /// An image to export.
@@ -194,6 +218,9 @@ pub enum ExportTarget {
 pub struct ExportJob {
     /// The images, one a platform, at least one.
     pub images: Vec<ExportImage>,
+    /// `SOURCE_DATE_EPOCH` in seconds, where there is one.
+    #[serde(default)]
+    pub source_date_epoch: Option<i64>,
     /// What to make of them.
     pub targets: Vec<ExportTarget>,
 }
