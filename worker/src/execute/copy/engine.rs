@@ -1,6 +1,6 @@
 //! The copy itself.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -88,6 +88,8 @@ pub(super) struct Copy<'a> {
     unpacks: bool,
     /// Whether files are moved rather than copied.
     moves: bool,
+    /// Files with several names that were moved: the names in another source become copies.
+    moved: HashSet<(u64, u64)>,
     op: &'a CopyOp,
 }
 
@@ -125,7 +127,16 @@ pub fn copy(op: &CopyOp, inputs: CopyInputs<'_>, rootfs: &Path) -> Result<CopySt
     };
     let rules = Rules { owner, keep_owner, mode: ModeRule::new(op.chmod.as_ref())? };
     let unpacks = op.unpack != Unpack::Never;
-    let mut copy = Copy { rules, target, stats, exclude: excludes(op)?, unpacks, moves: false, op };
+    let mut copy = Copy {
+        rules,
+        target,
+        stats,
+        exclude: excludes(op)?,
+        unpacks,
+        moves: false,
+        moved: HashSet::new(),
+        op,
+    };
     let mut sources = Vec::new();
     for pattern in &op.sources {
         let (pattern, pivot) =
@@ -437,7 +448,9 @@ impl Copy<'_> {
                 if stat.st_nlink > 1 && links.link(stat, path, into, new_name).map_err(fail)? {
                     return Ok(());
                 }
+                let is_first = stat.st_nlink == 1 || self.moved.insert((stat.st_dev, stat.st_ino));
                 if self.moves
+                    && is_first
                     && node::take(from, name, stat, into, new_name, &metadata).map_err(fail)?
                 {
                     self.count(u64::try_from(stat.st_size).unwrap_or(0));

@@ -97,6 +97,18 @@ fn what_two_sources_name_is_there_for_both() {
 }
 
 #[test]
+fn names_of_one_file_in_two_sources_become_two_files() {
+    let trees = Trees::new(&["one"], &[]);
+    let staging = trees.rootfs().join("staging");
+    fs::rename(trees.source(), &staging).unwrap();
+    fs::hard_link(staging.join("one"), staging.join("two")).unwrap();
+    let inputs = CopyInputs { source: Some(&staging), may_move: true, ..CopyInputs::default() };
+    copy(&op(&["/one", "/two"], "/x/"), inputs, &trees.rootfs()).unwrap();
+    let inode = |name: &str| fs::metadata(trees.rootfs().join(name)).unwrap().ino();
+    assert_ne!(inode("x/one"), inode("x/two"));
+}
+
+#[test]
 fn a_moved_file_with_another_name_does_not_change_under_that_one() {
     let trees = Trees::new(&["a", "b"], &[]);
     let staging = trees.rootfs().join("staging");
