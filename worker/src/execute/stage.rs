@@ -288,7 +288,8 @@ impl StageRun<'_> {
     /// goes on there.
     async fn keep_what_is_done(&mut self) {
         let keeping = async {
-            if !self.held.cancel.is_cancelled() {
+            // Without a step that went well there is nothing, perhaps not even a base.
+            if !self.held.cancel.is_cancelled() && !self.pending.is_empty() {
                 self.layers().await?;
             }
             self.reports.flush().await
