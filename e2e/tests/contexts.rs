@@ -227,6 +227,83 @@ fn a_named_context_is_elsewhere_and_has_an_age() {
     assert_eq!(farm.stop_and_list_leftovers().unwrap(), Vec::<String>::new());
 }
 
+/// The digests of the layers of a layout's only image.
+fn layers(layout: &Path) -> Vec<String> {
+    let read = |name: &str| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(layout.join(name)).unwrap()).unwrap()
+    };
+    let index = read("index.json");
+    let digest = index["manifests"][0]["digest"].as_str().unwrap();
+    let manifest = read(&format!("blobs/{}", digest.replace(':', "/")));
+    let layers = manifest["layers"].as_array().unwrap();
+    layers.iter().map(|layer| layer["digest"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn an_image_of_a_layout_takes_the_place_of_an_image_and_of_a_stage() {
+    // Made by another farm, so that this one has nothing of it.
+    let place = tempfile::tempdir().unwrap();
+    let layout = place.path().join("layout");
+    {
+        let farm = farm(false);
+        let context = directory(
+            &farm,
+            "FROM alpine\nENV FROM_LAYOUT=yes\nWORKDIR /work\nRUN echo made > file\n\
+             ONBUILD RUN echo triggered > /trigger\n",
+        );
+        let output = format!("type=oci,tar=false,dest={}", layout.display());
+        let ran = build(&farm, &["-o", &output, "-t", "made:v1", path(&context)]);
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        assert_eq!(farm.stop_and_list_leftovers().unwrap(), Vec::<String>::new());
+    }
+    let farm = farm(false);
+    let context = directory(
+        &farm,
+        "FROM none AS tools\nRUN false\n\
+         FROM base AS build\nRUN echo \"$FROM_LAYOUT $PWD $(cat file)\" > /seen\n\
+         FROM scratch\nCOPY --from=build /seen /trigger /\n\
+         COPY --from=base /work/file /copied\nCOPY --from=tools /work/file /tool\n",
+    );
+    let base = format!("base=oci-layout://{}", layout.display());
+    let tools = format!("tools=oci-layout://{}:v1", layout.display());
+    let arguments = ["--build-context", &base, "--build-context", &tools, path(&context)];
+    // A plan needs none of the layers.
+    let plan = || {
+        let ran = farm.slipway(["plan"].iter().chain(&arguments)).unwrap();
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        ran.stdout
+    };
+    assert!(plan().contains("oci-layout://base@sha256:"), "{}", plan());
+    let blobs =
+        || farm.query("select digest from object where kind = 'blob' order by digest").unwrap();
+    assert_eq!(blobs(), "");
+    let made_of_it = made(&farm, &arguments).unwrap();
+    let read = |name: &str| std::fs::read_to_string(made_of_it.path().join(name)).unwrap();
+    assert_eq!(read("seen"), "yes /work made\n");
+    assert_eq!(read("trigger"), "triggered\n");
+    assert_eq!((read("copied"), read("tool")), ("made\n".to_owned(), "made\n".to_owned()));
+    let brought = layers(&layout);
+    assert!(brought.iter().all(|layer| blobs().contains(layer)), "{brought:?}, but {}", blobs());
+    assert!(plan().contains("nothing would run"), "{}", plan());
+    assert!(made(&farm, &arguments).is_ok());
+
+    // Its layers keep their form in another image, whatever the others get.
+    let other = farm.directory().join("other");
+    let output = format!("type=oci,tar=false,compression=zstd,dest={}", other.display());
+    let mut with_output = vec!["-o", &output, "--target", "build"];
+    with_output.extend(arguments);
+    let ran = build(&farm, &with_output);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert_eq!(layers(&other)[..brought.len()], brought);
+
+    for (rest, says) in [(":v2", "it has v1"), ("/blobs", "index.json")] {
+        let base = format!("base=oci-layout://{}{rest}", layout.display());
+        let error = made(&farm, &["--build-context", &base, path(&context)]).unwrap_err();
+        assert!(error.contains(says), "{rest}: {error}");
+    }
+    assert_eq!(farm.stop_and_list_leftovers().unwrap(), Vec::<String>::new());
+}
+
 /// Serves a bare repository as files, for who shows this.
 fn serve(server: &WebFiles, directory: &Path, prefix: &str, authorization: &str) {
     for entry in std::fs::read_dir(directory).unwrap().flatten() {
