@@ -14,7 +14,7 @@ use common::digest::Hasher;
 use common::image::{ImageDocument, LayerOrigin};
 use common::{Digest, Platform, ProjectName};
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use oci::manifest::{Descriptor, Index, Kind, Manifest};
+use oci::manifest::{Descriptor, DescriptorPlatform, Index, Kind, Manifest};
 
 use crate::exit::CliError;
 
@@ -61,6 +61,17 @@ struct Offer {
     images: Vec<LayoutImage>,
     /// The layers' sizes in bytes.
     blobs: BTreeMap<Digest, u64>,
+}
+
+/// Whom an image is for.
+#[derive(Debug)]
+enum Listed {
+    /// There is no index: for everyone.
+    Alone,
+    /// Its index names a platform.
+    For(Platform),
+    /// Its index does not, its configuration does.
+    AsItSays,
 }
 
 /// Reads a layout and, where the build needs them, sends the layers that the farm lacks.
@@ -193,12 +204,12 @@ impl Layout {
         let bytes = self.addressed(&digest)?;
         let mut offer = Offer { images: Vec::new(), blobs: BTreeMap::new() };
         if !is_index(&digest, &bytes)? {
-            self.image(&digest, &bytes, None, &mut offer)?;
+            self.image(&digest, &bytes, Listed::Alone, &mut offer)?;
             return Ok(offer);
         }
         let index = index(&blob_name(&digest), &bytes)?;
         for entry in &index.manifests {
-            let platform = entry.platform.as_ref().and_then(|platform| platform.platform());
+            let platform = entry.platform.as_ref().and_then(DescriptorPlatform::platform);
             // Attestations are for "unknown", and copies of one platform alone lack the others.
             let is_unknown = platform.as_ref().is_some_and(|platform| platform.os == "unknown");
             let is_image = entry.platform.is_none() || platform.is_some();
@@ -206,7 +217,8 @@ impl Layout {
                 continue;
             }
             let bytes = self.addressed(&entry.digest)?;
-            self.image(&entry.digest, &bytes, Some(platform), &mut offer)?;
+            let listed = platform.map_or(Listed::AsItSays, Listed::For);
+            self.image(&entry.digest, &bytes, listed, &mut offer)?;
         }
         if offer.images.is_empty() {
             return Err(format!("the index {digest} has no image that is there"));
@@ -242,12 +254,12 @@ impl Layout {
         }
     }
 
-    /// Adds an image. In an index it is for one platform: what the index says, else its configuration.
+    /// Adds an image.
     fn image(
         &self,
         digest: &Digest,
         bytes: &[u8],
-        listed: Option<Option<Platform>>,
+        listed: Listed,
         offer: &mut Offer,
     ) -> Result<(), String> {
         let name = blob_name(digest);
@@ -267,9 +279,11 @@ impl Layout {
             offer.blobs.insert(layer.blob, layer.size_bytes);
         }
         let platform = match listed {
-            None => None,
-            Some(Some(platform)) => Some(platform),
-            Some(None) => Some(platform_of(&document).ok_or(format!("{name} is for no platform"))?),
+            Listed::Alone => None,
+            Listed::For(platform) => Some(platform),
+            Listed::AsItSays => {
+                Some(platform_of(&document).ok_or(format!("{name} is for no platform"))?)
+            }
         };
         offer.images.push(LayoutImage {
             platform,

@@ -184,11 +184,11 @@ mod tests {
     fn the_platform_chooses_and_an_image_alone_serves_all() {
         let good = config(&[Digest::of(b"diff")]);
         let layouts = |platforms: &[Option<&str>]| {
-            let read = |of: &Option<&str>| {
-                let image = image(&good, &good, *of);
+            let read = |of: Option<&str>| {
+                let image = image(&good, &good, of);
                 (image.platform.clone(), read("r", &image).unwrap())
             };
-            Layouts([("r".to_owned(), platforms.iter().map(read).collect())].into())
+            Layouts([("r".to_owned(), platforms.iter().copied().map(read).collect())].into())
         };
         let (arm, amd): (Platform, Platform) =
             ("linux/arm64/v8".parse().unwrap(), "linux/amd64".parse().unwrap());
