@@ -2,32 +2,6 @@
 
 use crate::case::{Case, case};
 
-/// Writes a layout whose image has one file and says where it works.
-const LAYOUT: &str = r#"
-put() {
-    digest=$(sha256sum < "$1" | cut -d ' ' -f 1)
-    size=$(stat -c %s "$1")
-    mv "$1" "layout/blobs/sha256/$digest"
-    printf '{"mediaType":"application/vnd.oci.image.%s","digest":"sha256:%s","size":%s' \
-        "$2" "$digest" "$size"
-}
-mkdir -p layout/blobs/sha256
-tar --owner=0 --group=0 --numeric-owner -C dir -cf made one
-id=$(sha256sum < made | cut -d ' ' -f 1)
-gzip -n made
-layer=$(put made.gz layer.v1.tar+gzip)
-printf '{"created":"2001-02-03T04:05:06Z","os":"linux","architecture":"amd64","config":
-    {"Env":["PLACE=/here"],"WorkingDir":"/work","Cmd":["x"]},"rootfs":
-    {"type":"layers","diff_ids":["sha256:%s"]},"history":[{"created_by":"by hand"}]}' "$id" > made
-config=$(put made config.v1+json)
-printf '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json",
-    "config":%s},"layers":[%s}]}' "$config" "$layer" > made
-manifest=$(put made manifest.v1+json)
-printf '{"schemaVersion":2,"manifests":[%s,"annotations":
-    {"org.opencontainers.image.ref.name":"v1"}}]}' "$manifest" > layout/index.json
-echo '{"imageLayoutVersion":"1.0.0"}' > layout/oci-layout
-"#;
-
 pub(crate) fn cases() -> Vec<Case> {
     [contexts(), elsewhere(), secrets(), surroundings()].concat()
 }
@@ -63,20 +37,6 @@ fn contexts() -> Vec<Case> {
             .args(&["--build-context", "docker.io/library/busybox=docker-image://nginx:latest"]),
         case("image-for-a-stage", "B19", "FROM alpine AS s\nRUN false\nFROM s\nRUN echo x > /x\n")
             .args(&["--build-context", "s=docker-image://nginx:latest"]),
-        case(
-            "layout-for-an-image",
-            "B19",
-            "FROM base\nCOPY a.txt $PLACE/\nCOPY --from=base /one /x\n",
-        )
-        .prepare(LAYOUT)
-        .args(&["--build-context", "base=oci-layout://{context}/layout:v1"]),
-        case(
-            "layout-for-a-stage",
-            "B18, B19",
-            "FROM alpine AS s\nRUN false\nFROM s\nCOPY a.txt .\n",
-        )
-        .prepare(LAYOUT)
-        .args(&["--build-context", "s=oci-layout://{context}/layout:v1"]),
         case("named-context-that-nobody-reads", "1.7", "FROM alpine\nRUN echo x > /x\n")
             .args(&["--build-context", "src={context}/dir"]),
     ]
