@@ -95,9 +95,9 @@ fn mistakes_are_explained_and_leave_nothing_behind() {
     let nobody = farm.slipway(["--server", "http://127.0.0.1:1", "build", path]).unwrap();
     assert_eq!(nobody.code, 5);
     assert!(nobody.stderr.contains("cannot reach"), "{}", nobody.stderr);
-    let flag = farm.slipway(["build", "--annotation", "a=b", path]).unwrap();
+    let flag = farm.slipway(["build", "--builder", "x", path]).unwrap();
     assert_eq!(flag.code, 2);
-    assert!(flag.stderr.contains("--annotation is not supported yet"), "{}", flag.stderr);
+    assert!(flag.stderr.contains("--builder has no meaning"), "{}", flag.stderr);
     assert_eq!(farm.stop_and_list_leftovers().unwrap(), Vec::<String>::new());
 }
 
