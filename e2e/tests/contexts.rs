@@ -227,14 +227,47 @@ fn a_named_context_is_elsewhere_and_has_an_age() {
     assert_eq!(farm.stop_and_list_leftovers().unwrap(), Vec::<String>::new());
 }
 
+/// Manifest and configuration of a layout's only image.
+fn documents(layout: &Path) -> [Vec<u8>; 2] {
+    let read = |name: &str| std::fs::read(layout.join(name)).unwrap();
+    let parse = |bytes: &[u8]| -> serde_json::Value { serde_json::from_slice(bytes).unwrap() };
+    let blob = |digest: &serde_json::Value| {
+        read(&format!("blobs/{}", digest.as_str().unwrap().replace(':', "/")))
+    };
+    let manifest = blob(&parse(&read("index.json"))["manifests"][0]["digest"]);
+    let config = blob(&parse(&manifest)["config"]["digest"]);
+    [manifest, config]
+}
+
+/// Submits a build from a layout without sending its layers; the code of its failure.
+fn submitted(farm: &Farm, layout: &Path) -> String {
+    let [manifest, config] = documents(layout).map(|bytes| BASE64_STANDARD.encode(bytes));
+    let image = serde_json::json!({"manifest_base64": manifest, "config_base64": config});
+    let text = BASE64_STANDARD.encode("FROM base\nRUN true\n");
+    let request = serde_json::json!({
+        "project": "default",
+        "source": {"kind": "context", "dockerfile": {"name": "Dockerfile", "content_base64": text}},
+        "contexts": {"base": {"kind": "layout", "images": [image]}},
+    });
+    let body = farm.directory().join("request.json");
+    std::fs::write(&body, request.to_string()).unwrap();
+    let output = std::process::Command::new("curl")
+        .args(["-s", "--fail-with-body", "-H", "content-type: application/json", "-H"])
+        .arg(format!("authorization: Bearer {}", farm.token()))
+        .arg("-d")
+        .arg(format!("@{}", body.display()))
+        .arg(format!("{}/v1/builds", farm.address()))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let view = farm.wait_for_build("its end", |view| view.state.is_terminal()).unwrap();
+    view.failure.unwrap().code
+}
+
 /// The digests of the layers of a layout's only image.
 fn layers(layout: &Path) -> Vec<String> {
-    let read = |name: &str| -> serde_json::Value {
-        serde_json::from_slice(&std::fs::read(layout.join(name)).unwrap()).unwrap()
-    };
-    let index = read("index.json");
-    let digest = index["manifests"][0]["digest"].as_str().unwrap();
-    let manifest = read(&format!("blobs/{}", digest.replace(':', "/")));
+    let [manifest, _] = documents(layout);
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
     let layers = manifest["layers"].as_array().unwrap();
     layers.iter().map(|layer| layer["digest"].as_str().unwrap().to_owned()).collect()
 }
@@ -276,6 +309,10 @@ fn an_image_of_a_layout_takes_the_place_of_an_image_and_of_a_stage() {
     assert!(plan().contains("oci-layout://base@sha256:"), "{}", plan());
     let blobs =
         || farm.query("select digest from object where kind = 'blob' order by digest").unwrap();
+    assert_eq!(blobs(), "");
+    // Nor is a build taken on trust that names layers that never came.
+    let cheat = submitted(&farm, &layout);
+    assert_eq!(cheat, "context-incomplete");
     assert_eq!(blobs(), "");
     let made_of_it = made(&farm, &arguments).unwrap();
     let read = |name: &str| std::fs::read_to_string(made_of_it.path().join(name)).unwrap();
