@@ -341,6 +341,36 @@ fn an_image_of_a_layout_takes_the_place_of_an_image_and_of_a_stage() {
     assert_eq!(farm.stop_and_list_leftovers().unwrap(), Vec::<String>::new());
 }
 
+#[test]
+fn each_platform_gets_its_own_image_of_a_layouts_index() {
+    let farm = farm(false);
+    let context =
+        directory(&farm, "FROM scratch\nARG TARGETARCH\nCOPY Dockerfile /of-$TARGETARCH\n");
+    let layout = farm.directory().join("several");
+    let output = format!("type=oci,tar=false,dest={}", layout.display());
+    let both = ["--platform", "linux/amd64,linux/arm64"];
+    let ran = build(&farm, &[both[0], both[1], "-o", &output, path(&context)]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+
+    let context = directory(&farm, "FROM base\nCOPY Dockerfile /more\n");
+    let base = format!("base=oci-layout://{}", layout.display());
+    let of = |platforms: &str| {
+        made(&farm, &["--build-context", &base, "--platform", platforms, path(&context)])
+    };
+    let place = of(both[1]).unwrap();
+    for (directory, own, others) in
+        [("linux_amd64", "of-amd64", "of-arm64"), ("linux_arm64", "of-arm64", "of-amd64")]
+    {
+        let directory = place.path().join(directory);
+        assert!(directory.join(own).is_file() && directory.join("more").is_file(), "{own}");
+        assert!(!directory.join(others).exists(), "{others}");
+    }
+    let error = of("linux/s390x").unwrap_err();
+    assert!(error.contains("oci-layout://base has no image for linux/s390x"), "{error}");
+    assert!(error.contains("it has linux/amd64, linux/arm64"), "{error}");
+    assert_eq!(farm.stop_and_list_leftovers().unwrap(), Vec::<String>::new());
+}
+
 /// Serves a bare repository as files, for who shows this.
 fn serve(server: &WebFiles, directory: &Path, prefix: &str, authorization: &str) {
     for entry in std::fs::read_dir(directory).unwrap().flatten() {
