@@ -132,7 +132,7 @@ pub(crate) struct Build {
     #[arg(long, value_delimiter = ',')]
     pub(crate) platform: Vec<String>,
     /// What takes the place of a stage or an image: NAME=DIRECTORY, NAME=docker-image://REFERENCE,
-    /// NAME=URL of a repository or a file; NAME::PLATFORM for one platform; may be repeated.
+    /// NAME=oci-layout://DIRECTORY[:TAG][@DIGEST] with an image, NAME=URL of a repository or a file; NAME::PLATFORM for one platform; may be repeated.
     #[arg(long)]
     pub(crate) build_context: Vec<String>,
     /// A secret for RUN --mount=type=secret: id=NAME,src=FILE or id=NAME,env=VARIABLE; may be

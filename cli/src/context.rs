@@ -165,8 +165,9 @@ async fn upload(
     let offer = |digest, size_bytes| PackOffer { digest, size_bytes };
     let request = ContextUpload {
         project: project.clone(),
-        manifest: offer(scanned.digest, scanned.encoded.len() as u64),
+        manifest: Some(offer(scanned.digest, scanned.encoded.len() as u64)),
         packs: scanned.packs().map(|pack| offer(pack.digest, pack.size_bytes)).collect(),
+        blobs: Vec::new(),
     };
     let answer = client.negotiate(&request).await?;
     let is_wanted =

@@ -5,6 +5,7 @@ mod args;
 mod commands;
 mod context;
 mod exit;
+mod layout;
 mod output;
 mod up;
 

@@ -172,6 +172,9 @@ pub enum LayerOrigin {
     },
     /// The farm's blob store.
     Farm,
+    /// The farm's blob store too: a layer of an image that a client brought. Like one of a registry it
+    /// is not of the farm's making, and keeps its form.
+    Brought,
 }
 
 /// One layer of an image or of a stage.
@@ -189,7 +192,7 @@ pub struct Layer {
     pub origin: LayerOrigin,
 }
 
-/// An image of a registry, looked up once per build: a tag never means two things in one build.
+/// An image of a registry or of a client's layout, looked up once per build: a tag never means two things in one build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResolvedImage {
     /// The reference in normal form, such as `docker.io/library/alpine:latest`.
@@ -198,7 +201,7 @@ pub struct ResolvedImage {
     pub digest: Digest,
     /// The image's configuration.
     pub document: ImageDocument,
-    /// Its layers, lowest first, all with origin `Registry`.
+    /// Its layers, lowest first, none with origin `Farm`.
     pub layers: Vec<Layer>,
 }
 

@@ -227,6 +227,150 @@ fn a_named_context_is_elsewhere_and_has_an_age() {
     assert_eq!(farm.stop_and_list_leftovers().unwrap(), Vec::<String>::new());
 }
 
+/// Manifest and configuration of a layout's only image.
+fn documents(layout: &Path) -> [Vec<u8>; 2] {
+    let read = |name: &str| std::fs::read(layout.join(name)).unwrap();
+    let parse = |bytes: &[u8]| -> serde_json::Value { serde_json::from_slice(bytes).unwrap() };
+    let blob = |digest: &serde_json::Value| {
+        read(&format!("blobs/{}", digest.as_str().unwrap().replace(':', "/")))
+    };
+    let manifest = blob(&parse(&read("index.json"))["manifests"][0]["digest"]);
+    let config = blob(&parse(&manifest)["config"]["digest"]);
+    [manifest, config]
+}
+
+/// Submits a build from a layout without sending its layers; the code of its failure.
+fn submitted(farm: &Farm, layout: &Path) -> String {
+    let [manifest, config] = documents(layout).map(|bytes| BASE64_STANDARD.encode(bytes));
+    let image = serde_json::json!({"manifest_base64": manifest, "config_base64": config});
+    let text = BASE64_STANDARD.encode("FROM base\nRUN true\n");
+    let request = serde_json::json!({
+        "project": "default",
+        "source": {"kind": "context", "dockerfile": {"name": "Dockerfile", "content_base64": text}},
+        "contexts": {"base": {"kind": "layout", "images": [image]}},
+    });
+    let body = farm.directory().join("request.json");
+    std::fs::write(&body, request.to_string()).unwrap();
+    let output = std::process::Command::new("curl")
+        .args(["-s", "--fail-with-body", "-H", "content-type: application/json", "-H"])
+        .arg(format!("authorization: Bearer {}", farm.token()))
+        .arg("-d")
+        .arg(format!("@{}", body.display()))
+        .arg(format!("{}/v1/builds", farm.address()))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let view = farm.wait_for_build("its end", |view| view.state.is_terminal()).unwrap();
+    view.failure.unwrap().code
+}
+
+/// The digests of the layers of a layout's only image.
+fn layers(layout: &Path) -> Vec<String> {
+    let [manifest, _] = documents(layout);
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    let layers = manifest["layers"].as_array().unwrap();
+    layers.iter().map(|layer| layer["digest"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn an_image_of_a_layout_takes_the_place_of_an_image_and_of_a_stage() {
+    // Made by another farm, so that this one has nothing of it.
+    let place = tempfile::tempdir().unwrap();
+    let layout = place.path().join("layout");
+    {
+        let farm = farm(false);
+        let context = directory(
+            &farm,
+            "FROM alpine\nENV FROM_LAYOUT=yes\nWORKDIR /work\nRUN echo made > file\n\
+             ONBUILD RUN echo triggered > /trigger\n",
+        );
+        let output = format!("type=oci,tar=false,dest={}", layout.display());
+        let ran = build(&farm, &["-o", &output, "-t", "made:v1", path(&context)]);
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        assert_eq!(farm.stop_and_list_leftovers().unwrap(), Vec::<String>::new());
+    }
+    let farm = farm(false);
+    let context = directory(
+        &farm,
+        "FROM none AS tools\nRUN false\n\
+         FROM base AS build\nRUN echo \"$FROM_LAYOUT $PWD $(cat file)\" > /seen\n\
+         FROM scratch\nCOPY --from=build /seen /trigger /\n\
+         COPY --from=base /work/file /copied\nCOPY --from=tools /work/file /tool\n",
+    );
+    let base = format!("base=oci-layout://{}", layout.display());
+    let tools = format!("tools=oci-layout://{}:v1", layout.display());
+    let arguments = ["--build-context", &base, "--build-context", &tools, path(&context)];
+    // A plan needs none of the layers.
+    let plan = || {
+        let ran = farm.slipway(["plan"].iter().chain(&arguments)).unwrap();
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        ran.stdout
+    };
+    assert!(plan().contains("oci-layout://base@sha256:"), "{}", plan());
+    let blobs =
+        || farm.query("select digest from object where kind = 'blob' order by digest").unwrap();
+    assert_eq!(blobs(), "");
+    // Nor is a build taken on trust that names layers that never came.
+    let cheat = submitted(&farm, &layout);
+    assert_eq!(cheat, "context-incomplete");
+    assert_eq!(blobs(), "");
+    let made_of_it = made(&farm, &arguments).unwrap();
+    let read = |name: &str| std::fs::read_to_string(made_of_it.path().join(name)).unwrap();
+    assert_eq!(read("seen"), "yes /work made\n");
+    assert_eq!(read("trigger"), "triggered\n");
+    assert_eq!((read("copied"), read("tool")), ("made\n".to_owned(), "made\n".to_owned()));
+    let brought = layers(&layout);
+    assert!(brought.iter().all(|layer| blobs().contains(layer)), "{brought:?}, but {}", blobs());
+    assert!(plan().contains("nothing would run"), "{}", plan());
+    assert!(made(&farm, &arguments).is_ok());
+
+    // Its layers keep their form in another image, whatever the others get.
+    let other = farm.directory().join("other");
+    let output = format!("type=oci,tar=false,compression=zstd,dest={}", other.display());
+    let mut with_output = vec!["-o", &output, "--target", "build"];
+    with_output.extend(arguments);
+    let ran = build(&farm, &with_output);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert_eq!(layers(&other)[..brought.len()], brought);
+
+    for (rest, says) in [(":v2", "it has v1"), ("/blobs", "index.json")] {
+        let base = format!("base=oci-layout://{}{rest}", layout.display());
+        let error = made(&farm, &["--build-context", &base, path(&context)]).unwrap_err();
+        assert!(error.contains(says), "{rest}: {error}");
+    }
+    assert_eq!(farm.stop_and_list_leftovers().unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn each_platform_gets_its_own_image_of_a_layouts_index() {
+    let farm = farm(false);
+    let context =
+        directory(&farm, "FROM scratch\nARG TARGETARCH\nCOPY Dockerfile /of-$TARGETARCH\n");
+    let layout = farm.directory().join("several");
+    let output = format!("type=oci,tar=false,dest={}", layout.display());
+    let both = ["--platform", "linux/amd64,linux/arm64"];
+    let ran = build(&farm, &[both[0], both[1], "-o", &output, path(&context)]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+
+    let context = directory(&farm, "FROM base\nCOPY Dockerfile /more\n");
+    let base = format!("base=oci-layout://{}", layout.display());
+    let of = |platforms: &str| {
+        made(&farm, &["--build-context", &base, "--platform", platforms, path(&context)])
+    };
+    let place = of(both[1]).unwrap();
+    for (directory, own, others) in
+        [("linux_amd64", "of-amd64", "of-arm64"), ("linux_arm64", "of-arm64", "of-amd64")]
+    {
+        let directory = place.path().join(directory);
+        assert!(directory.join(own).is_file() && directory.join("more").is_file(), "{own}");
+        assert!(!directory.join(others).exists(), "{others}");
+    }
+    let error = of("linux/s390x").unwrap_err();
+    assert!(error.contains("oci-layout://base has no image for linux/s390x"), "{error}");
+    assert!(error.contains("it has linux/amd64, linux/arm64"), "{error}");
+    assert_eq!(farm.stop_and_list_leftovers().unwrap(), Vec::<String>::new());
+}
+
 /// Serves a bare repository as files, for who shows this.
 fn serve(server: &WebFiles, directory: &Path, prefix: &str, authorization: &str) {
     for entry in std::fs::read_dir(directory).unwrap().flatten() {

@@ -68,6 +68,7 @@ const MAY_USE: [(&str, &[&str]); 22] = [
             "common",
             "dockerfile",
             "fetch",
+            "oci",
             // For the farm on one machine.
             "coordinator",
             "registry",

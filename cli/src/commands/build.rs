@@ -30,6 +30,7 @@ use crate::agent;
 use crate::args::{Build, Progress};
 use crate::context::{Sent, SentContext, ignore_file, send};
 use crate::exit::CliError;
+use crate::layout;
 use crate::output::{Display, print, table};
 
 /// Builds, and waits for the end.
@@ -95,6 +96,11 @@ pub(super) async fn prepare(
                 let what = what.unwrap_or(Sent::Manifest);
                 let sent = send(client, &project, &path, ignore.as_deref(), what).await?;
                 NamedContextSource::Files { manifest: sent.manifest, made_at: None }
+            }
+            NamedContext::Layout(source) => {
+                let sends = what == Some(Sent::Everything);
+                let images = layout::send(client, &project, source, sends).await?;
+                NamedContextSource::Layout { images }
             }
             NamedContext::Elsewhere(address) => {
                 let fetched = Source::new(&arguments.secret)?.named(&address).await?;

@@ -10,6 +10,7 @@ use dockerfile::Address;
 
 use crate::args::Build;
 use crate::exit::CliError;
+use crate::layout::LayoutSource;
 
 /// `--build-context`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,10 +21,12 @@ pub(super) enum NamedContext {
     Image(String),
     /// A repository or a file to fetch and to send.
     Elsewhere(Address),
+    /// An image of a layout on this machine.
+    Layout(LayoutSource),
 }
 
-/// The named contexts: `NAME=PATH`, `NAME=docker-image://REFERENCE`, or the address of a repository
-/// or of a file.
+/// The named contexts: `NAME=PATH`, `NAME=docker-image://REFERENCE`,
+/// `NAME=oci-layout://DIR[:TAG][@DIGEST]`, or the address of a repository or of a file.
 pub(super) fn contexts(list: &[String]) -> Result<BTreeMap<String, NamedContext>, CliError> {
     let mut contexts = BTreeMap::new();
     for text in list {
@@ -33,6 +36,8 @@ pub(super) fn contexts(list: &[String]) -> Result<BTreeMap<String, NamedContext>
         };
         let context = if let Some(reference) = value.strip_prefix("docker-image://") {
             NamedContext::Image(reference.to_owned())
+        } else if let Some(text) = value.strip_prefix("oci-layout://") {
+            NamedContext::Layout(LayoutSource::parse(text).map_err(bad)?)
         } else if Path::new(value).is_dir() {
             NamedContext::Directory(PathBuf::from(value))
         } else if let Some(address) = Address::parse(value).filter(|_| !is_short(value)) {
@@ -199,11 +204,15 @@ mod tests {
         for good in ["src=https://x.test/a.git#v1", "src=git@x:y", "src=http://x.test/a.tar"] {
             assert!(matches!(list(good).unwrap()["src"], NamedContext::Elsewhere(_)), "{good}");
         }
+        let layout = list("base=oci-layout:///x:v1").unwrap();
+        assert!(matches!(layout["base"], NamedContext::Layout(_)));
         for bad in [
             "src",
             "=.",
             "src=/no/such/place",
-            "src=oci-layout:///x",
+            "src=oci-layout:///x@sha256:1",
+            "src=oci-layout://",
+            "src=docker://x",
             "src=github.com/u/r",
             "src=https://x.test/a.git?x=y",
         ] {

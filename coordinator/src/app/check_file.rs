@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use dockerfile::{Finding, Outline, OutlineMount, Target};
 
+use super::layouts::Layouts;
 use super::plan_build::{Packs, PlanError, join};
 use super::submit_build::check;
 use super::{App, AppError};
@@ -29,8 +30,10 @@ impl App {
         let targets = file.targets();
         let checked = async {
             let mut checked = Vec::new();
+            let layouts = Layouts::of(request)?;
             for options in self.options(request, Packs::NotNeeded).await? {
-                let images = self.images(&file, &options, request.pull).await?;
+                let images =
+                    self.images(&file, &options, request, &layouts, Packs::NotNeeded).await?;
                 checked.push(file.check(&options, &images).map_err(join)?);
             }
             Ok(dockerfile::merge(checked))

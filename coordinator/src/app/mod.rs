@@ -4,6 +4,7 @@ mod cancel_build;
 mod check_file;
 mod decide;
 pub(crate) mod documents;
+mod layouts;
 mod negotiate_context;
 mod new_plan;
 mod options;

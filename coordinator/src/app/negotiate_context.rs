@@ -7,6 +7,7 @@ use api::public::v1::{ContextNegotiation, ContextUpload, PackOffer, UploadTarget
 use blobstore::names;
 use store::ObjectKey;
 
+use super::layouts::MAX_BLOB_BYTES;
 use super::{App, AppError};
 
 /// How long a client may take to send one object.
@@ -15,6 +16,8 @@ const UPLOAD_TIME: Duration = Duration::from_hours(1);
 const MAX_PACKS: usize = 20_000;
 /// Longest pack in bytes.
 const MAX_PACK_BYTES: u64 = 64 << 20;
+/// Most layers that are offered at once.
+const MAX_BLOBS: usize = 20_000;
 
 impl App {
     /// Names what the farm lacks, each with an address to send it to.
@@ -22,10 +25,15 @@ impl App {
         &self,
         upload: &ContextUpload,
     ) -> Result<ContextNegotiation, AppError> {
-        if upload.packs.len() > MAX_PACKS
-            || upload.packs.iter().any(|pack| pack.size_bytes > MAX_PACK_BYTES)
-            || upload.manifest.size_bytes > MAX_PACK_BYTES
+        if upload.blobs.len() > MAX_BLOBS
+            || upload.blobs.iter().any(|blob| blob.size_bytes > MAX_BLOB_BYTES)
         {
+            let detail =
+                format!("an image has at most {MAX_BLOBS} layers of {MAX_BLOB_BYTES} bytes");
+            return Err(Problem::new(413, "image-too-big", detail).into());
+        }
+        let parts = || upload.packs.iter().chain(&upload.manifest);
+        if upload.packs.len() > MAX_PACKS || parts().any(|part| part.size_bytes > MAX_PACK_BYTES) {
             let detail =
                 format!("a context has at most {MAX_PACKS} packs of {MAX_PACK_BYTES} bytes");
             return Err(Problem::new(413, "context-too-big", detail)
@@ -36,7 +44,8 @@ impl App {
             .packs
             .iter()
             .map(|pack| ("pack", pack))
-            .chain([("manifest", &upload.manifest)])
+            .chain(upload.manifest.iter().map(|manifest| ("manifest", manifest)))
+            .chain(upload.blobs.iter().map(|blob| ("blob", blob)))
             .collect();
         let keys: Vec<ObjectKey> =
             offers.iter().map(|(kind, offer)| ObjectKey { kind, digest: offer.digest }).collect();
@@ -48,6 +57,7 @@ impl App {
             }
             let name = match kind {
                 "pack" => names::pack(&upload.project, &offer.digest),
+                "blob" => names::blob(&upload.project, &offer.digest),
                 _ => names::manifest(&upload.project, &offer.digest),
             };
             let put = self.objects.presign_put(&name, offer.size_bytes, UPLOAD_TIME).await?;

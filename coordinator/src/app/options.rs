@@ -54,7 +54,7 @@ fn context_times(request: &BuildRequest) -> BTreeMap<String, i64> {
     let BuildSource::Context(source) = &request.source;
     let time = |(name, context): (&String, &NamedContextSource)| match context {
         NamedContextSource::Files { made_at, .. } => Some((context_name(name), (*made_at)?)),
-        NamedContextSource::Image { .. } => None,
+        NamedContextSource::Image { .. } | NamedContextSource::Layout { .. } => None,
     };
     let main = source.made_at.map(|time| ("context".to_owned(), time));
     request.contexts.iter().filter_map(time).chain(main).collect()
@@ -85,7 +85,7 @@ impl Settings {
     pub(super) fn of(request: &BuildRequest) -> Self {
         let files = |(name, source): (&String, &NamedContextSource)| match source {
             NamedContextSource::Files { manifest, .. } => Some((context_name(name), *manifest)),
-            NamedContextSource::Image { .. } => None,
+            NamedContextSource::Image { .. } | NamedContextSource::Layout { .. } => None,
         };
         let lower = |name: &String| name.to_ascii_lowercase();
         Self {

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::decide::{Decided, Decision, decide};
+use super::layouts::{Layouts, reference_of};
 use super::new_plan::{first_command, new_plan};
 use super::options::{Settings, options, platforms};
 use super::outputs::Outputs;
@@ -170,8 +171,9 @@ impl App {
             None => None,
         };
         let mut plans = Vec::new();
+        let layouts = Layouts::of(request)?;
         for options in self.options(request, packs).await? {
-            let images = self.images(&file, &options, request.pull).await?;
+            let images = self.images(&file, &options, request, &layouts, packs).await?;
             plans.push(servers.plan_file(&file, options, &images, context.as_ref()).await?);
         }
         let planned = dockerfile::merge(plans);
@@ -242,6 +244,7 @@ impl App {
         for (name, source) in &request.contexts {
             let context = match source {
                 NamedContextSource::Image { reference } => NamedContext::Image(reference.clone()),
+                NamedContextSource::Layout { .. } => NamedContext::Image(reference_of(name)),
                 NamedContextSource::Files { manifest, .. } => {
                     let manifest = self.context(&request.project, manifest, packs).await?;
                     NamedContext::Local(Arc::new(manifest))
@@ -257,7 +260,9 @@ impl App {
         &self,
         file: &Dockerfile,
         options: &Options,
-        pull: bool,
+        request: &BuildRequest,
+        layouts: &Layouts,
+        packs: Packs,
     ) -> Result<ImageFacts, PlanError> {
         let mut known = ImageFacts::new();
         loop {
@@ -273,12 +278,18 @@ impl App {
                     }
                     PlanError::from(failure)
                 };
+                if let Some(found) = layouts.find(&need.reference, &need.platform) {
+                    let image = found.map_err(place)?;
+                    self.check_brought(&request.project, image, packs).await?;
+                    known.insert((need.reference, need.platform), image.clone());
+                    continue;
+                }
                 let reference: Reference = need.reference.parse().map_err(|error| {
                     let error: oci::reference::InvalidReference = error;
                     let code = "invalid-reference";
                     place(Failure::new(FailureClass::User, code, error.to_string()))
                 })?;
-                let age = if pull { 0.0 } else { IMAGE_AGE_SECS };
+                let age = if request.pull { 0.0 } else { IMAGE_AGE_SECS };
                 let name = reference.to_string();
                 let image = match self.store.known_image(&name, &need.platform, age).await? {
                     Some(image) => image,
@@ -305,12 +316,6 @@ impl App {
         digest: &Digest,
         packs: Packs,
     ) -> Result<Manifest, PlanError> {
-        let incomplete = |what: String| {
-            PlanError::from(
-                Failure::new(FailureClass::User, "context-incomplete", what)
-                    .with_hint("the upload did not finish: run the build again"),
-            )
-        };
         let name = names::manifest(project, digest);
         let bytes = match self.objects.get_checked(&name, digest, MAX_STORED_BYTES).await {
             Ok(bytes) => bytes,
@@ -323,29 +328,40 @@ impl App {
         if packs == Packs::NotNeeded {
             return Ok(manifest);
         }
-        let keys: Vec<ObjectKey> = manifest
-            .packs
-            .iter()
-            .map(|pack| ObjectKey { kind: "pack", digest: pack.digest })
-            .collect();
-        let present = self.store.present_objects(project, &keys).await?;
-        let mut arrived = vec![ObjectRow {
-            key: ObjectKey { kind: "manifest", digest: *digest },
-            size_bytes: bytes.len() as u64,
-        }];
-        for pack in &manifest.packs {
-            if present.contains(&("pack".to_owned(), pack.digest)) {
-                continue;
-            }
-            let size = self.objects.size(&names::pack(project, &pack.digest)).await?;
-            if size != Some(pack.size_bytes) {
-                return Err(incomplete(format!("the pack {} is missing", pack.digest.short())));
-            }
-            let key = ObjectKey { kind: "pack", digest: pack.digest };
-            arrived.push(ObjectRow { key, size_bytes: pack.size_bytes });
-        }
+        let packs = manifest.packs.iter().map(|pack| (pack.digest, pack.size_bytes)).collect();
+        let mut arrived = self.arrived(project, "pack", packs).await?;
+        let key = ObjectKey { kind: "manifest", digest: *digest };
+        arrived.push(ObjectRow { key, size_bytes: bytes.len() as u64 });
         self.store.mark_present(project, &arrived).await?;
         Ok(manifest)
+    }
+
+    /// Makes sure that all parts of something have arrived, each a digest and a length; the answer is
+    /// those of which that is news.
+    pub(super) async fn arrived(
+        &self,
+        project: &ProjectName,
+        kind: &'static str,
+        parts: Vec<(Digest, u64)>,
+    ) -> Result<Vec<ObjectRow>, PlanError> {
+        let keys: Vec<_> =
+            parts.iter().map(|(digest, _)| ObjectKey { kind, digest: *digest }).collect();
+        let present = self.store.present_objects(project, &keys).await?;
+        let mut arrived = Vec::new();
+        for (digest, size_bytes) in parts {
+            if present.contains(&(kind.to_owned(), digest)) {
+                continue;
+            }
+            let name = match kind {
+                "blob" => names::blob(project, &digest),
+                _ => names::pack(project, &digest),
+            };
+            if self.objects.size(&name).await? != Some(size_bytes) {
+                return Err(incomplete(format!("the {kind} {} is missing", digest.short())));
+            }
+            arrived.push(ObjectRow { key: ObjectKey { kind, digest }, size_bytes });
+        }
+        Ok(arrived)
     }
 
     async fn decide(
@@ -367,6 +383,12 @@ impl App {
         }
         Ok(decide(plan, &hits, &slices))
     }
+}
+
+fn incomplete(what: String) -> PlanError {
+    Failure::new(FailureClass::User, "context-incomplete", what)
+        .with_hint("the upload did not finish: run the build again")
+        .into()
 }
 
 /// Several failures as one: the first has the place, the others follow in words.

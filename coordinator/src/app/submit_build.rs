@@ -10,7 +10,7 @@ use common::BuildId;
 use logbus::Message;
 use store::{NewBuild, Submitted};
 
-use super::{App, AppError};
+use super::{App, AppError, layouts};
 
 /// Longest Dockerfile in bytes.
 const MAX_DOCKERFILE_BYTES: usize = 4 << 20;
@@ -144,10 +144,18 @@ fn check_contexts(request: &BuildRequest) -> Result<(), Problem> {
         if name.is_empty() || name.len() > 300 {
             return bad("the name of a context has 1 to 300 bytes".to_owned());
         }
-        if let NamedContextSource::Image { reference } = source
-            && let Err(error) = reference.parse::<oci::Reference>()
-        {
-            return bad(format!("context {name}: {error}"));
+        match source {
+            NamedContextSource::Image { reference } => {
+                if let Err(error) = reference.parse::<oci::Reference>() {
+                    return bad(format!("context {name}: {error}"));
+                }
+            }
+            NamedContextSource::Layout { images } => {
+                if let Err(problem) = layouts::check(images) {
+                    return bad(format!("context {name}: {problem}"));
+                }
+            }
+            NamedContextSource::Files { .. } => {}
         }
     }
     let options = &request.commands;

@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 
 use common::Digest;
-use common::image::{ImageDocument, Layer};
+use common::image::{ImageDocument, Layer, LayerOrigin};
 
 use crate::manifest::{Descriptor, DescriptorPlatform, Index, Manifest};
 use crate::media_type;
+
+/// Most layers of an image: what an overlay mount takes.
+const MAX_LAYERS: usize = 500;
 
 /// Names and values.
 pub type Annotations = BTreeMap<String, String>;
@@ -128,6 +131,37 @@ pub fn assemble(
         platform,
         descriptor_annotations: style.descriptor_annotations.clone(),
     })
+}
+
+/// The layers that a manifest and its configuration name together, lowest first.
+pub fn layers(
+    manifest: &Manifest,
+    document: &ImageDocument,
+    origin: &LayerOrigin,
+) -> Result<Vec<Layer>, String> {
+    let diff_ids = &document.rootfs.diff_ids;
+    if diff_ids.len() != manifest.layers.len() {
+        let (layers, ids) = (manifest.layers.len(), diff_ids.len());
+        return Err(format!("{layers} layers, but the configuration lists {ids}"));
+    }
+    if diff_ids.len() > MAX_LAYERS {
+        return Err(format!("{} layers are more than {MAX_LAYERS}", diff_ids.len()));
+    }
+    let is_foreign = |kind: &str| kind.contains(".foreign.") || kind.contains(".nondistributable.");
+    if let Some(layer) = manifest.layers.iter().find(|layer| is_foreign(&layer.media_type)) {
+        let digest = layer.digest;
+        return Err(format!("layer {digest} is foreign: registries do not hand it out"));
+    }
+    let pairs = manifest.layers.iter().zip(diff_ids);
+    Ok(pairs
+        .map(|(descriptor, diff_id)| Layer {
+            diff_id: *diff_id,
+            blob: descriptor.digest,
+            size_bytes: descriptor.size,
+            media_type: descriptor.media_type.clone(),
+            origin: origin.clone(),
+        })
+        .collect())
 }
 
 fn present(annotations: &Annotations) -> Option<Annotations> {

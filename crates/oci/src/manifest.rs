@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use common::{Digest, Platform};
 use serde::{Deserialize, Serialize};
 
+use crate::media_type;
+
 /// A pointer to a blob or manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -38,13 +40,38 @@ pub struct DescriptorPlatform {
 impl DescriptorPlatform {
     /// Whether an image for this platform runs where `wanted` is asked for.
     pub fn serves(&self, wanted: &Platform) -> bool {
+        self.platform().is_some_and(|platform| platform == *wanted)
+    }
+
+    /// The platform in the usual spelling; none of what has no name.
+    pub fn platform(&self) -> Option<Platform> {
         let variant = self.variant.as_deref().unwrap_or("");
         let text = if variant.is_empty() {
             format!("{}/{}", self.os, self.architecture)
         } else {
             format!("{}/{}/{variant}", self.os, self.architecture)
         };
-        text.parse::<Platform>().is_ok_and(|platform| platform == *wanted)
+        text.parse().ok()
+    }
+}
+
+/// What a document is: an index has `manifests`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Kind {
+    /// Always 2; 1 was another format.
+    pub schema_version: u32,
+    media_type: Option<String>,
+    #[serde(default)]
+    manifests: Option<serde::de::IgnoredAny>,
+}
+
+impl Kind {
+    /// Whether it is an index of manifests.
+    pub fn is_index(&self) -> bool {
+        let list = [media_type::OCI_INDEX, media_type::DOCKER_LIST];
+        let named = self.media_type.as_deref();
+        self.manifests.is_some() || named.is_some_and(|name| list.contains(&name))
     }
 }
 

@@ -87,7 +87,7 @@ impl Client {
                 let is_here = self.config.hosts(registry).contains(&reference.registry);
                 (is_here && path != reference.repository).then_some(path)
             }
-            LayerOrigin::Farm => None,
+            LayerOrigin::Farm | LayerOrigin::Brought => None,
         };
         let blob = Blob { digest: layer.blob, size_bytes: layer.size_bytes, mount };
         let open_layer = || -> BoxFuture<'_, io::Result<Source>> {

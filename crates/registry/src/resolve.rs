@@ -1,11 +1,10 @@
 //! From a reference to a digest, a configuration and layers.
 
-use common::image::{ImageDocument, Layer, LayerOrigin, ResolvedImage};
+use common::image::{ImageDocument, LayerOrigin, ResolvedImage};
 use common::{Digest, Platform};
-use oci::manifest::{Index, Manifest};
+use oci::manifest::{Index, Kind, Manifest};
 use oci::{Reference, media_type};
 use reqwest::header::{ACCEPT, HeaderValue};
-use serde::Deserialize;
 
 use crate::client::{Client, Request, read};
 use crate::error::RegistryError;
@@ -14,17 +13,6 @@ use crate::error::RegistryError;
 const MAX_MANIFEST_BYTES: usize = 4 << 20;
 /// Longest configuration in bytes.
 const MAX_CONFIG_BYTES: usize = 8 << 20;
-/// Most layers of an image: what an overlay mount takes.
-const MAX_LAYERS: usize = 500;
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Kind {
-    schema_version: u32,
-    media_type: Option<String>,
-    #[serde(default)]
-    manifests: Option<serde_json::Value>,
-}
 
 impl Client {
     /// Looks an image up, at mirrors first. Every answer is checked against its digest.
@@ -70,9 +58,7 @@ impl Client {
             let problem = "it has the old schema 1, which is not supported: push the image again";
             return Err(invalid(&format!("a manifest of {reference}"), problem.to_owned()));
         }
-        let list = [media_type::OCI_INDEX, media_type::DOCKER_LIST];
-        if kind.manifests.is_some() || kind.media_type.as_deref().is_some_and(|t| list.contains(&t))
-        {
+        if kind.is_index() {
             let index: Index = serde_json::from_slice(&bytes)
                 .map_err(|error| invalid("an index", error.to_string()))?;
             let chosen = index
@@ -102,7 +88,8 @@ impl Client {
         }
         let document: ImageDocument = serde_json::from_slice(&config)
             .map_err(|error| invalid("a configuration", error.to_string()))?;
-        let layers = layers(&manifest, &document, &reference.name())
+        let origin = LayerOrigin::Registry { repository: reference.name() };
+        let layers = oci::image::layers(&manifest, &document, &origin)
             .map_err(|problem| invalid("a manifest", problem))?;
         Ok(ResolvedImage { reference: reference.to_string(), digest, document, layers })
     }
@@ -142,34 +129,4 @@ impl Client {
         }
         Ok(bytes)
     }
-}
-
-fn layers(
-    manifest: &Manifest,
-    document: &ImageDocument,
-    repository: &str,
-) -> Result<Vec<Layer>, String> {
-    let diff_ids = &document.rootfs.diff_ids;
-    if diff_ids.len() != manifest.layers.len() {
-        let (layers, ids) = (manifest.layers.len(), diff_ids.len());
-        return Err(format!("{layers} layers, but the configuration lists {ids}"));
-    }
-    if diff_ids.len() > MAX_LAYERS {
-        return Err(format!("{} layers are more than {MAX_LAYERS}", diff_ids.len()));
-    }
-    let is_foreign = |kind: &str| kind.contains(".foreign.") || kind.contains(".nondistributable.");
-    if let Some(layer) = manifest.layers.iter().find(|layer| is_foreign(&layer.media_type)) {
-        let digest = layer.digest;
-        return Err(format!("layer {digest} is foreign: registries do not hand it out"));
-    }
-    let pairs = manifest.layers.iter().zip(diff_ids);
-    Ok(pairs
-        .map(|(descriptor, diff_id)| Layer {
-            diff_id: *diff_id,
-            blob: descriptor.digest,
-            size_bytes: descriptor.size,
-            media_type: descriptor.media_type.clone(),
-            origin: LayerOrigin::Registry { repository: repository.to_owned() },
-        })
-        .collect())
 }

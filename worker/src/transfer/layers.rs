@@ -86,7 +86,7 @@ pub(crate) async fn open_blob(
             let stream = worker.registry.pull_blob(repository, &layer.blob).await?;
             Ok(Box::new(StreamReader::new(stream.boxed())))
         }
-        LayerOrigin::Farm => {
+        LayerOrigin::Farm | LayerOrigin::Brought => {
             let (kind, digest, size_bytes) = (ObjectKind::Blob, layer.blob, layer.size_bytes);
             let object = ObjectName { kind, digest, size_bytes };
             let response = get(&worker.client, lease, object, None).await?;

@@ -4,15 +4,16 @@
 //! 2. `POST /v1/contexts` names them; the answer names those that the farm lacks, with presigned
 //!    URLs.
 //! 3. The client PUTs these straight to the object store.
+//!    The layers of images from a client's layout go the same way.
 //! 4. `POST /v1/builds` names the manifest. The coordinator checks that all of it has arrived.
 
 use common::{Digest, ProjectName};
 use serde::{Deserialize, Serialize};
 
-/// A pack that the client could send.
+/// Something that the client could send.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct PackOffer {
-    /// Digest of the pack's bytes.
+    /// Digest of its bytes.
     #[schema(value_type = String)]
     pub digest: Digest,
     /// Its length in bytes.
@@ -25,10 +26,15 @@ pub struct ContextUpload {
     /// The project that the context is for.
     #[schema(value_type = String)]
     pub project: ProjectName,
-    /// The encoded manifest.
-    pub manifest: PackOffer,
+    /// The encoded manifest; absent where there are blobs alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<PackOffer>,
     /// Every pack that the manifest refers to.
+    #[serde(default)]
     pub packs: Vec<PackOffer>,
+    /// Layers of images that come from a layout, as they lie there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blobs: Vec<PackOffer>,
 }
 
 /// Where to send one object.

@@ -20,7 +20,7 @@ pub use check::{
 };
 pub use context::{ContextNegotiation, ContextUpload, PackOffer, UploadTarget};
 pub use log::{LogLine, LogStream};
-pub use options::{CommandOptions, HostOption, NamedContextSource, UlimitOption};
+pub use options::{CommandOptions, HostOption, LayoutImage, NamedContextSource, UlimitOption};
 pub use output::{Annotation, AnnotationPlace, ImageOptions, LayerCompression, OutputRequest};
 pub use plan::{PlanView, PlannedFate, PlannedStageView, PlannedStepView};
 pub use worker::WorkerView;

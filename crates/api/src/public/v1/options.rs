@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use common::Digest;
 use common::plan::{Network, RunOptions, Ulimit};
+use common::{Digest, Platform};
 use serde::{Deserialize, Serialize};
 
 /// `--build-context`: what takes the place of a stage or an image.
@@ -24,6 +24,24 @@ pub enum NamedContextSource {
         /// A reference such as `alpine:3.20`.
         reference: String,
     },
+    /// An image of a layout of the client's: its layers have been uploaded as blobs.
+    Layout {
+        /// One, or one a platform.
+        images: Vec<LayoutImage>,
+    },
+}
+
+/// An image that a client brings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct LayoutImage {
+    /// What it is for; absent where the layout has this image alone, which then serves everyone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub platform: Option<Platform>,
+    /// Its manifest's bytes in base64; at most 4 MiB decoded.
+    pub manifest_base64: String,
+    /// Its configuration's bytes in base64; at most 4 MiB decoded.
+    pub config_base64: String,
 }
 
 /// The surroundings of every RUN that does not say otherwise.
