@@ -137,36 +137,7 @@ pub fn copy(op: &CopyOp, inputs: CopyInputs<'_>, rootfs: &Path) -> Result<CopySt
         moved: HashSet::new(),
         op,
     };
-    let mut sources = Vec::new();
-    for pattern in &op.sources {
-        let (pattern, pivot) =
-            if op.parents { parents::pivot(pattern) } else { (pattern.clone(), 0) };
-        let from = match &op.from {
-            CopyFrom::Context => "build context",
-            CopyFrom::Scratch => "empty image",
-            CopyFrom::NamedContext { .. } => "named context",
-            CopyFrom::Stage { .. } => "stage",
-            CopyFrom::Image { .. } => "image",
-        };
-        let missing = || CopyError::MissingSource { path: pattern.clone(), from };
-        let Some(source) = source else {
-            if has_wildcard(&pattern) || pattern.trim_matches('/').is_empty() {
-                continue;
-            }
-            return Err(missing());
-        };
-        let source = Root::open(source).map_err(|error| CopyError::io(pattern.as_str(), error))?;
-        let found = if has_wildcard(&pattern) {
-            expand(&source, &pattern).map_err(|error| CopyError::io(pattern.as_str(), error))?
-        } else {
-            let path = pattern.trim_matches('/').as_bytes().to_vec();
-            if source.open_with(&path, OFlags::PATH).is_err() {
-                return Err(missing());
-            }
-            vec![path]
-        };
-        sources.extend(found.into_iter().map(|path| (path, pivot)));
-    }
+    let sources = named(op, source)?;
     if let Some(source) = source.filter(|_| !sources.is_empty()) {
         let source = Root::open(source).map_err(|error| CopyError::io("/", error))?;
         copy.moves = may_move && are_apart(&source, &sources);
@@ -200,6 +171,42 @@ pub fn copy(op: &CopyOp, inputs: CopyInputs<'_>, rootfs: &Path) -> Result<CopySt
         copy.inline_file(file)?;
     }
     Ok(copy.stats)
+}
+
+/// The paths that the sources of an operation name, and for `--parents` how many of their components
+/// are left out.
+fn named(op: &CopyOp, source: Option<&Path>) -> Result<Vec<(Vec<u8>, usize)>, CopyError> {
+    let mut sources = Vec::new();
+    for pattern in &op.sources {
+        let (pattern, pivot) =
+            if op.parents { parents::pivot(pattern) } else { (pattern.clone(), 0) };
+        let from = match &op.from {
+            CopyFrom::Context => "build context",
+            CopyFrom::Scratch => "empty image",
+            CopyFrom::NamedContext { .. } => "named context",
+            CopyFrom::Stage { .. } => "stage",
+            CopyFrom::Image { .. } => "image",
+        };
+        let missing = || CopyError::MissingSource { path: pattern.clone(), from };
+        let Some(source) = source else {
+            if has_wildcard(&pattern) || pattern.trim_matches('/').is_empty() {
+                continue;
+            }
+            return Err(missing());
+        };
+        let source = Root::open(source).map_err(|error| CopyError::io(pattern.as_str(), error))?;
+        let found = if has_wildcard(&pattern) {
+            expand(&source, &pattern).map_err(|error| CopyError::io(pattern.as_str(), error))?
+        } else {
+            let path = pattern.trim_matches('/').as_bytes().to_vec();
+            if source.open_with(&path, OFlags::PATH).is_err() {
+                return Err(missing());
+            }
+            vec![path]
+        };
+        sources.extend(found.into_iter().map(|path| (path, pivot)));
+    }
+    Ok(sources)
 }
 
 /// Whether nothing is named by two of the sources, so that each can be moved.
