@@ -426,8 +426,9 @@ fn worker_config(root: &Path, number: usize, options: FarmOptions) -> String {
     let limit = options.store_max_bytes;
     let store = limit.map_or_else(String::new, |limit| format!("store_max_bytes = {limit}\n"));
     format!(
+        // However full the disk is on which the tests run.
         "[worker]\nname = \"worker-{number}\"\ndata_dir = \"{}\"\nslots = {}\ndrain_secs = 5\n{store}\
-         [fetch]\nallow_private_networks = {}\n",
+         store_min_free_bytes = 1\n[fetch]\nallow_private_networks = {}\n",
         root.join(format!("data-{number}")).display(),
         options.slots,
         options.fetch_private,

@@ -53,7 +53,10 @@ fn a_worker_with_a_tiny_store_stays_below_its_cap_and_builds() {
         .unwrap();
     }
     // What the first build made went long ago; it is fetched again.
-    build(&farm, &dockerfile(0, "RUN test \"$(wc -c < /copied)\" = 3000000\n"));
+    // The last step's layer is new, so its blob is what was used last.
+    let more =
+        "RUN test \"$(wc -c < /copied)\" = 3000000\nRUN head -c 100000 /dev/urandom > /new\n";
+    build(&farm, &dockerfile(0, more));
     damage(&farm);
     // Nothing is left but the worker, which goes on.
     let ran = farm.store("worker-1", ["gc", "--all"]).unwrap();
@@ -78,7 +81,8 @@ fn damage(farm: &Farm) {
     assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
     let usage = usage(farm);
     let entries = usage["entries"].as_array().unwrap();
-    let blob = entries.iter().find(|entry| entry["kind"] == "blob").unwrap();
+    let is_blob = |entry: &&serde_json::Value| entry["kind"] == "blob";
+    let blob = entries.iter().find(is_blob).unwrap_or_else(|| panic!("{usage:#}"));
     let blob = farm.worker_data("worker-1").join(blob["name"].as_str().unwrap());
     std::fs::write(&blob, "damaged").unwrap();
     let ran = farm.store("worker-1", ["verify"]).unwrap();
