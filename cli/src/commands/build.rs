@@ -218,6 +218,10 @@ async fn finish(
         {
             save(client, url, download).await?;
         }
+        for left in &export.left {
+            let text = format!("{} was left at the newer build {}", left.name, left.newer);
+            let _ = writeln!(std::io::stderr(), "{text}; this one is {}", export.digest);
+        }
         for name in &export.names {
             if export.kind == "image" && progress != Progress::Quiet {
                 let _ = writeln!(std::io::stderr(), "pushed {name}@{}", export.digest);
@@ -230,10 +234,13 @@ async fn finish(
             .map_err(|error| CliError::file(path, &error))?;
     }
     if let Some(path) = &arguments.metadata_file {
+        let left = view.exports.iter().flat_map(|export| &export.left);
+        let left: BTreeMap<&str, _> = left.map(|left| (left.name.as_str(), left.newer)).collect();
         let metadata = json!({
             "containerimage.config.digest": first.config_digest,
             "containerimage.digest": first.digest,
             "image.name": first.names.join(","),
+            "slipway.left": left,
             "slipway.build": view.id,
         });
         std::fs::write(path, format!("{metadata:#}\n"))

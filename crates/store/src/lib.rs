@@ -12,6 +12,7 @@ mod object;
 mod plan;
 mod result;
 mod secret;
+mod tag;
 mod view;
 mod worker;
 
@@ -22,6 +23,7 @@ pub use log::ChunkRow;
 pub use object::{ObjectKey, ObjectRow};
 pub use plan::{NewEdge, NewPlan, NewStage, NewStep, StageJobRow};
 pub use result::{Finished, NewExport, Outcome, Resulted};
+pub use tag::TagGrant;
 pub use view::{BuildRow, ExportRow, QueueCounts, StageRow, StepRow, WorkerRow};
 pub use worker::{Held, HeldRow, ReadyRow, SyncState, WorkerFacts};
 
