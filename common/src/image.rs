@@ -170,6 +170,13 @@ pub enum LayerOrigin {
         /// Repository with registry, such as `docker.io/library/alpine`.
         repository: String,
     },
+    /// Wherever its addresses lead, for a layer that registries do not hand out. It is never pushed.
+    Foreign {
+        /// Repository of the image, with registry: some do hand it out.
+        repository: String,
+        /// Where else it is.
+        urls: Vec<String>,
+    },
     /// The farm's blob store.
     Farm,
     /// The farm's blob store too: a layer of an image that a client brought. Like one of a registry it

@@ -133,7 +133,8 @@ impl Fetcher {
     }
 
     /// The same for files of at most so many bytes.
-    pub(crate) fn limited_to(&self, max_bytes: u64) -> Self {
+    #[must_use]
+    pub fn limited_to(&self, max_bytes: u64) -> Self {
         let max_bytes = self.config.max_bytes.min(max_bytes);
         Self { config: FetchConfig { max_bytes, ..self.config }, ..self.clone() }
     }

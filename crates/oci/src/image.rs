@@ -11,6 +11,10 @@ use crate::media_type;
 /// Most layers of an image: what an overlay mount takes.
 const MAX_LAYERS: usize = 500;
 
+/// Most addresses of a layer that registries do not hand out, and the longest in bytes.
+const MAX_URLS: usize = 16;
+const MAX_URL_BYTES: usize = 4096;
+
 /// Names and values.
 pub type Annotations = BTreeMap<String, String>;
 
@@ -66,6 +70,7 @@ pub fn assemble_index(
         media_type: image.manifest_media_type.to_owned(),
         digest: image.manifest_digest,
         size: image.manifest.len() as u64,
+        urls: None,
         annotations: present(&image.descriptor_annotations),
         platform: Some(image.platform.clone()),
     };
@@ -93,6 +98,7 @@ pub fn assemble(
         media_type: media_type.to_owned(),
         digest,
         size,
+        urls: None,
         annotations: None,
         platform: None,
     };
@@ -111,7 +117,13 @@ pub fn assemble(
         config: descriptor(config_media_type, config_digest, config.len() as u64),
         layers: layers
             .iter()
-            .map(|layer| descriptor(&layer_media_type(layer), layer.blob, layer.size_bytes))
+            .map(|layer| Descriptor {
+                urls: match &layer.origin {
+                    LayerOrigin::Foreign { urls, .. } => Some(urls.clone()),
+                    _ => None,
+                },
+                ..descriptor(&layer_media_type(layer), layer.blob, layer.size_bytes)
+            })
             .collect(),
         annotations: present(&style.annotations),
     };
@@ -147,21 +159,39 @@ pub fn layers(
     if diff_ids.len() > MAX_LAYERS {
         return Err(format!("{} layers are more than {MAX_LAYERS}", diff_ids.len()));
     }
-    let is_foreign = |kind: &str| kind.contains(".foreign.") || kind.contains(".nondistributable.");
-    if let Some(layer) = manifest.layers.iter().find(|layer| is_foreign(&layer.media_type)) {
-        let digest = layer.digest;
-        return Err(format!("layer {digest} is foreign: registries do not hand it out"));
-    }
     let pairs = manifest.layers.iter().zip(diff_ids);
-    Ok(pairs
-        .map(|(descriptor, diff_id)| Layer {
-            diff_id: *diff_id,
-            blob: descriptor.digest,
-            size_bytes: descriptor.size,
-            media_type: descriptor.media_type.clone(),
-            origin: origin.clone(),
+    pairs
+        .map(|(descriptor, diff_id)| {
+            let origin = match media_type::is_foreign(&descriptor.media_type) {
+                true => foreign(descriptor, origin)?,
+                false => origin.clone(),
+            };
+            Ok(Layer {
+                diff_id: *diff_id,
+                blob: descriptor.digest,
+                size_bytes: descriptor.size,
+                media_type: descriptor.media_type.clone(),
+                origin,
+            })
         })
-        .collect())
+        .collect()
+}
+
+/// Where a layer is that registries do not hand out.
+fn foreign(layer: &Descriptor, origin: &LayerOrigin) -> Result<LayerOrigin, String> {
+    let digest = layer.digest;
+    let LayerOrigin::Registry { repository } = origin else {
+        return Err(format!("layer {digest} is foreign: only images of registries may have such"));
+    };
+    let urls = layer.urls.clone().unwrap_or_default();
+    let is_long = |url: &String| url.len() > MAX_URL_BYTES;
+    if urls.len() > MAX_URLS || urls.iter().any(is_long) {
+        return Err(format!("layer {digest} has too many or too long addresses"));
+    }
+    if urls.is_empty() {
+        return Err(format!("layer {digest} is foreign and says no address where it is"));
+    }
+    Ok(LayerOrigin::Foreign { repository: repository.clone(), urls })
 }
 
 fn present(annotations: &Annotations) -> Option<Annotations> {

@@ -17,6 +17,9 @@ pub struct Descriptor {
     pub digest: Digest,
     /// Length in bytes.
     pub size: u64,
+    /// Where else it is, for layers that registries do not hand out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub urls: Option<Vec<String>>,
     /// Annotations.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub annotations: Option<BTreeMap<String, String>>,

@@ -25,12 +25,23 @@ pub const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.ta
 /// Docker layer, gzip.
 pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 
+/// OCI layer that registries do not hand out, gzip.
+pub const OCI_FOREIGN_GZIP: &str = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip";
+/// Docker layer that registries do not hand out, gzip.
+pub const DOCKER_FOREIGN_GZIP: &str = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
+
+/// Whether registries do not hand out layers of this type.
+pub fn is_foreign(media_type: &str) -> bool {
+    media_type.contains(".foreign.") || media_type.contains(".nondistributable.")
+}
+
 /// The OCI name of a layer's media type: an image that is written anew has OCI types throughout.
 pub fn layer_as_oci(media_type: &str) -> &str {
     match media_type {
         DOCKER_LAYER_GZIP => OCI_LAYER_GZIP,
         DOCKER_LAYER => OCI_LAYER,
         DOCKER_LAYER_ZSTD => OCI_LAYER_ZSTD,
+        DOCKER_FOREIGN_GZIP => OCI_FOREIGN_GZIP,
         other => other,
     }
 }
@@ -41,6 +52,7 @@ pub fn layer_as_docker(media_type: &str) -> &str {
         OCI_LAYER_GZIP => DOCKER_LAYER_GZIP,
         OCI_LAYER => DOCKER_LAYER,
         OCI_LAYER_ZSTD => DOCKER_LAYER_ZSTD,
+        OCI_FOREIGN_GZIP => DOCKER_FOREIGN_GZIP,
         other => other,
     }
 }

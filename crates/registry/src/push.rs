@@ -42,7 +42,8 @@ pub struct PushImage {
 
 impl Client {
     /// Pushes an image under one reference. Blobs that the repository has are not sent; those that
-    /// another repository of the same registry has are mounted. `open` gives the bytes of a layer.
+    /// another repository of the same registry has are mounted; foreign layers stay where they are.
+    /// `open` gives the bytes of a layer.
     /// Returns what was sent, in bytes.
     pub async fn push<F, R>(
         &self,
@@ -87,6 +88,7 @@ impl Client {
                 let is_here = self.config.hosts(registry).contains(&reference.registry);
                 (is_here && path != reference.repository).then_some(path)
             }
+            LayerOrigin::Foreign { .. } => return Ok(0),
             LayerOrigin::Farm | LayerOrigin::Brought => None,
         };
         let blob = Blob { digest: layer.blob, size_bytes: layer.size_bytes, mount };

@@ -25,7 +25,9 @@ impl Registry {
         let config = format!(
             "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
              storage: {{filesystem: {{rootdirectory: \"{}\"}}, delete: {{enabled: true}}}}\n\
-             http: {{addr: \"{host}\"}}\n",
+             http: {{addr: \"{host}\"}}\n\
+             # Manifests may name layers that are elsewhere.\n\
+             validation: {{manifests: {{urls: {{allow: [\"^https?://\"]}}}}}}\n",
             data.display()
         );
         let path = directory.join("registry.yml");

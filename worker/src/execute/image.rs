@@ -137,7 +137,8 @@ async fn in_form(
             .map(|seconds| u64::try_from(seconds).unwrap_or(0)),
     };
     let has_form = Compression::of_media_type(&layer.media_type) == Some(wish.compression);
-    let may_change = is_ours || options.force_compression;
+    let is_foreign = matches!(layer.origin, LayerOrigin::Foreign { .. });
+    let may_change = is_ours || (options.force_compression && !is_foreign);
     let is_wanted = (has_form && wish.level.is_none()) || !may_change;
     if is_wanted && wish.latest.is_none() {
         return Ok((layer, None));

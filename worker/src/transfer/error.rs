@@ -19,6 +19,16 @@ pub(crate) enum TransferError {
     /// A layer.
     #[error("cannot unpack a layer: {0}")]
     Extract(#[from] ExtractError),
+    /// A layer that registries do not hand out.
+    #[error("foreign layer {layer} of {repository} cannot be had: {reasons}")]
+    Foreign {
+        /// The layer.
+        layer: String,
+        /// The image's repository.
+        repository: String,
+        /// Why, for each address.
+        reasons: String,
+    },
     /// A tree.
     #[error(transparent)]
     Layout(#[from] LayoutError),
@@ -60,6 +70,12 @@ impl TransferError {
     pub(crate) fn failure(&self) -> Failure {
         match self {
             Self::Registry(error) => error.failure(),
+            Self::Foreign { .. } => {
+                let hint = "it is not in the registry, but elsewhere: the worker has to reach that \
+                            address; [fetch] allow_private_networks allows private ones";
+                Failure::new(FailureClass::Registry, "layer-missing", self.to_string())
+                    .with_hint(hint)
+            }
             _ if self.is_disk_full() => {
                 Failure::new(FailureClass::Infrastructure, DISK_FULL, self.to_string())
             }

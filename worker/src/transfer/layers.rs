@@ -6,7 +6,9 @@ use api::worker::v1::{ObjectKind, ObjectName};
 use common::Lease;
 use common::digest::Hasher;
 use common::image::{Layer, LayerOrigin};
+use fetch::FetchError;
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
+use registry::RegistryError;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
@@ -86,6 +88,15 @@ pub(crate) async fn open_blob(
             let stream = worker.registry.pull_blob(repository, &layer.blob).await?;
             Ok(Box::new(StreamReader::new(stream.boxed())))
         }
+        LayerOrigin::Foreign { repository, urls } => {
+            match worker.registry.pull_blob(repository, &layer.blob).await {
+                Ok(stream) => Ok(Box::new(StreamReader::new(stream.boxed()))),
+                Err(RegistryError::LayerMissing { .. }) => {
+                    Ok(Box::new(open_foreign(worker, repository, urls, layer).await?))
+                }
+                Err(error) => Err(error.into()),
+            }
+        }
         LayerOrigin::Farm | LayerOrigin::Brought => {
             let (kind, digest, size_bytes) = (ObjectKind::Blob, layer.blob, layer.size_bytes);
             let object = ObjectName { kind, digest, size_bytes };
@@ -94,6 +105,34 @@ pub(crate) async fn open_blob(
             Ok(Box::new(StreamReader::new(stream.boxed())))
         }
     }
+}
+
+/// A layer that registries do not hand out, from the first address that has it. They are the image's
+/// words, so they lead where those of ADD may, and what comes is checked before anybody reads it.
+async fn open_foreign(
+    worker: &Worker,
+    repository: &str,
+    urls: &[String],
+    layer: &Layer,
+) -> Result<tokio::fs::File, TransferError> {
+    let scratch = worker.content.scratch()?;
+    let path = scratch.path().join("foreign");
+    let fetcher = worker.fetcher.limited_to(layer.size_bytes);
+    let mut reasons = Vec::new();
+    for url in urls {
+        match fetcher.download(url, &path).await {
+            // A file that is open can be read even when it loses its name.
+            Ok(got) if got.digest == layer.blob => return Ok(tokio::fs::File::open(&path).await?),
+            Ok(_) => reasons.push(format!("{url} has other bytes")),
+            Err(FetchError::File(error)) => return Err(error.into()),
+            Err(error) => reasons.push(error.to_string()),
+        }
+    }
+    Err(TransferError::Foreign {
+        layer: layer.blob.to_string(),
+        repository: repository.to_owned(),
+        reasons: reasons.join("; "),
+    })
 }
 
 /// A layer's blob as a file, which stays as long as the pin does.

@@ -1,5 +1,6 @@
 //! Pulling.
 
+use common::image::LayerOrigin;
 use common::{Digest, Platform};
 use futures_util::TryStreamExt as _;
 use registry::{Client, Config, RegistryError};
@@ -103,11 +104,40 @@ async fn what_no_manifest_should_be_is_said() {
     let long = format!(r#"{{"schemaVersion":2,"x":"{}"}}"#, "x".repeat(5 << 20));
     for (manifest, faults, words) in [
         (r#"{"schemaVersion":1,"fsLayers":[]}"#, Faults::default(), "schema 1"),
-        (&foreign, Faults::default(), "is foreign"),
+        (&foreign, Faults::default(), "says no address"),
         (&long, Faults::default(), "longer than"),
         (&foreign, Faults { wrong_header: true, ..Faults::default() }, "what its header says"),
     ] {
         let error = resolve(manifest, faults).await.to_string();
         assert!(error.contains(words), "{words}: {error}");
     }
+}
+
+#[tokio::test]
+async fn a_foreign_layer_is_known_by_its_addresses() {
+    let config = br#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":["sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]}}"#;
+    let with = |urls: String| {
+        format!(
+            r#"{{"schemaVersion":2,"config":{{"mediaType":"x","digest":"{}","size":{}}},"layers":[{{"mediaType":"application/vnd.oci.image.layer.nondistributable.v1.tar+gzip","digest":"{}","size":1,"urls":[{urls}]}}]}}"#,
+            Digest::of(config),
+            config.len(),
+            Digest::of(b"x"),
+        )
+    };
+    let double = Double::start(Faults::default()).await;
+    let kind = "application/vnd.oci.image.manifest.v1+json".to_owned();
+    let place = ("app".to_owned(), Digest::of(config).to_string());
+    double.state().blobs.insert(place, config.to_vec());
+    let reference = format!("{}/app:1", double.host).parse().unwrap();
+    let manifest = with(r#""https://one.example/x","https://two.example/x""#.to_owned());
+    let place = ("app".to_owned(), "1".to_owned());
+    double.state().manifests.insert(place.clone(), (kind.clone(), manifest.into_bytes()));
+    let image = client().resolve(&reference, &Platform::host()).await.unwrap();
+    let urls = ["https://one.example/x", "https://two.example/x"].map(str::to_owned).to_vec();
+    let repository = format!("{}/app", double.host);
+    assert_eq!(image.layers[0].origin, LayerOrigin::Foreign { repository, urls });
+    let many = vec![r#""https://one.example/x""#; 17].join(",");
+    double.state().manifests.insert(place, (kind, with(many).into_bytes()));
+    let error = client().resolve(&reference, &Platform::host()).await.unwrap_err().to_string();
+    assert!(error.contains("too many or too long addresses"), "{error}");
 }

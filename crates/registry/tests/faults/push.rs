@@ -162,3 +162,18 @@ async fn a_registry_that_stays_busy_is_a_failure_of_its_class() {
     let failure = sent.unwrap_err().failure();
     assert_eq!(failure.class, common::FailureClass::Registry);
 }
+
+#[tokio::test]
+async fn a_foreign_layer_stays_where_it_is() {
+    let double = Double::start(Faults::default()).await;
+    let reference: Reference = format!("{}/team/app:1", double.host).parse().unwrap();
+    let urls = vec!["https://elsewhere.example/x".to_owned()];
+    let repository = format!("{}/team/base", double.host);
+    let image = image(b"foreign", LayerOrigin::Foreign { repository, urls });
+    let open = |_: Layer| async { Err::<Cursor<Vec<u8>>, _>(std::io::Error::other("was read")) };
+    let sent = client(&double, None).push(&reference, &image, open).await.unwrap();
+    assert_eq!(sent, image.config.len() as u64);
+    let foreign = Digest::of(b"foreign").to_string();
+    assert!(double.state().requests.iter().all(|(request, _)| !request.contains(&foreign)));
+    assert!(double.state().manifests.contains_key(&("team/app".to_owned(), "1".to_owned())));
+}
