@@ -1,18 +1,13 @@
 //! `slipway build`.
 
-use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use api::public::v1::{
-    BuildRequest, BuildView, ContextSource, DockerfileSource, LogLine, NamedContextSource,
-    OutputRequest,
-};
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
+use api::public::v1::{BuildView, LogLine};
 use client::public::Client;
 use common::build::BuildState;
-use common::{BuildId, Failure, FailureClass, ProjectName};
+use common::{BuildId, Failure, FailureClass};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -20,17 +15,12 @@ use tokio::task::JoinSet;
 use super::check;
 use super::download::save;
 use super::engine;
-use super::input::Input;
-use super::needless::needless;
-use super::options::{self, NamedContext};
 use super::outputs::{Download, outputs};
-use super::request::request;
-use super::source::Source;
+use super::prepare::Prepared;
 use crate::agent;
 use crate::args::{Build, Progress};
-use crate::context::{Sent, SentContext, ignore_file, send};
+use crate::context::Sent;
 use crate::exit::CliError;
-use crate::layout;
 use crate::output::{Display, print, table};
 
 /// Builds, and waits for the end.
@@ -43,85 +33,30 @@ pub(crate) async fn run(client: &Client, arguments: &Build) -> Result<ExitCode, 
         engine::check().await?;
     }
     let progress = progress(arguments);
-    let agents = agent::sources(&arguments.ssh)?;
-    let mut display = Display::new(progress);
-    let (request, sent) = prepare(client, arguments, outputs, Some(Sent::Everything)).await?;
-    if let Some(sent) = sent {
-        display.context(&sent);
-    }
-    let key = uuid::Uuid::new_v4().to_string();
-    let view = client.submit(&request, &key).await?;
-    display.submitted(&view);
-    let (notes, mut noted) = mpsc::channel(16);
-    // Ends with this function at the latest.
-    let mut answering = JoinSet::new();
-    if !agents.is_empty() {
-        answering.spawn(agent::answer(client.clone(), view.id, agents, notes));
-    }
-    let view = follow(client, view.id, &mut display, &mut noted).await?;
-    finish(client, arguments, &view, &downloads, progress).await
-}
-
-/// Sends what the farm needs of the contexts, and makes the request. Without `what` the main
-/// context stays here, and of named ones only the lists are sent.
-pub(super) async fn prepare(
-    client: &Client,
-    arguments: &Build,
-    outputs: Vec<OutputRequest>,
-    what: Option<Sent>,
-) -> Result<(BuildRequest, Option<SentContext>), CliError> {
-    if let Some((flag, why)) = arguments.later.first() {
-        return Err(CliError::usage(format!("{flag} {why}")));
-    }
-    for warning in needless(arguments)? {
-        let _ = writeln!(std::io::stderr(), "warning: {warning}");
-    }
-    let project: ProjectName = arguments
-        .project
-        .parse()
-        .map_err(|error: common::ids::InvalidProjectName| CliError::usage(error.to_string()))?;
-    let input = Input::load(arguments, std::io::stdin()).await?;
-    let sent = match (what, &input.context) {
-        (Some(what), Some(context)) => {
-            Some(send(client, &project, context, input.ignore.as_deref(), what).await?)
+    let agents = Arc::new(agent::sources(&arguments.ssh)?);
+    let mut prepared = Prepared::load(client, arguments).await?;
+    let view = loop {
+        let mut display = Display::new(progress);
+        let (request, sent) = prepared.request(outputs.clone(), Some(Sent::Everything)).await?;
+        if let Some(sent) = sent {
+            display.context(&sent);
         }
-        _ => None,
+        let key = uuid::Uuid::new_v4().to_string();
+        let view = client.submit(&request, &key).await?;
+        display.submitted(&view);
+        let (notes, mut noted) = mpsc::channel(16);
+        // Ends with this turn at the latest.
+        let mut answering = JoinSet::new();
+        if !agents.is_empty() {
+            answering.spawn(agent::answer(client.clone(), view.id, Arc::clone(&agents), notes));
+        }
+        let view = follow(client, view.id, &mut display, &mut noted).await?;
+        if !prepared.learns_from(view.failure.as_ref()) {
+            break view;
+        }
+        display.note("a base image asks for more of the contexts: they are sent whole");
     };
-    let mut contexts = BTreeMap::new();
-    for (name, named) in options::contexts(&arguments.build_context)? {
-        let source = match named {
-            NamedContext::Image(reference) => NamedContextSource::Image { reference },
-            NamedContext::Directory(path) => {
-                let ignore = ignore_file(&path, None)?;
-                let what = what.unwrap_or(Sent::Manifest);
-                let sent = send(client, &project, &path, ignore.as_deref(), what).await?;
-                NamedContextSource::Files { manifest: sent.manifest, made_at: None }
-            }
-            NamedContext::Layout(source) => {
-                let sends = what == Some(Sent::Everything);
-                let images = layout::send(client, &project, source, sends).await?;
-                NamedContextSource::Layout { images }
-            }
-            NamedContext::Elsewhere(address) => {
-                let fetched = Source::new(&arguments.secret)?.named(&address).await?;
-                let what = what.unwrap_or(Sent::Manifest);
-                let sent = send(client, &project, &fetched.path, None, what).await?;
-                NamedContextSource::Files { manifest: sent.manifest, made_at: fetched.made_at }
-            }
-        };
-        contexts.insert(name, source);
-    }
-    let source = ContextSource {
-        manifest: sent.as_ref().map(|sent| sent.manifest),
-        dockerfile: DockerfileSource {
-            name: input.name.clone(),
-            content_base64: BASE64_STANDARD.encode(&input.dockerfile),
-        },
-        made_at: input.made_at,
-        ignore_base64: input.ignore.as_ref().map(|bytes| BASE64_STANDARD.encode(bytes)),
-    };
-    let request = request(arguments, project, source, outputs)?;
-    Ok((BuildRequest { contexts, ..request }, sent))
+    finish(client, arguments, &view, &downloads, progress).await
 }
 
 fn progress(arguments: &Build) -> Progress {

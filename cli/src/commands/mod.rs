@@ -13,6 +13,7 @@ mod needless;
 mod options;
 mod outputs;
 mod plan;
+mod prepare;
 mod request;
 mod run;
 mod show;

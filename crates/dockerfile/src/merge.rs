@@ -27,6 +27,7 @@ pub fn merge(plans: Vec<Planned>) -> Planned {
         }
         merged.findings.extend(other.findings);
         merged.violation = merged.violation.or(other.violation);
+        merged.reach.add(other.reach);
     }
     merged.findings.sort();
     merged.findings.dedup();
