@@ -20,7 +20,7 @@ const MAX_MEMORIES: usize = 64;
 const PARALLEL: usize = 6;
 
 /// A context that the farm has.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct SentContext {
     /// Its manifest.
     pub(crate) manifest: Digest,

@@ -1,14 +1,15 @@
 //! `slipway build`.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use api::public::v1::{BuildView, LogLine};
+use api::public::v1::{BuildRequest, BuildView, ExportView, LogLine};
 use client::public::Client;
 use common::build::BuildState;
 use common::{BuildId, Failure, FailureClass};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -32,25 +33,17 @@ pub(crate) async fn run(client: &Client, arguments: &Build) -> Result<ExitCode, 
     if downloads.contains(&Download::Engine) {
         engine::check().await?;
     }
-    let progress = progress(arguments);
+    let progress = progress(if arguments.quiet { Progress::Quiet } else { arguments.progress });
     let agents = Arc::new(agent::sources(&arguments.ssh)?);
-    let mut prepared = Prepared::load(client, arguments).await?;
+    let mut prepared = Prepared::load(client, arguments, BTreeMap::new()).await?;
     let view = loop {
         let mut display = Display::new(progress);
-        let (request, sent) = prepared.request(outputs.clone(), Some(Sent::Everything)).await?;
+        let (request, sent) =
+            prepared.request(outputs.clone(), Some(Sent::Everything), None).await?;
         if let Some(sent) = sent {
             display.context(&sent);
         }
-        let key = uuid::Uuid::new_v4().to_string();
-        let view = client.submit(&request, &key).await?;
-        display.submitted(&view);
-        let (notes, mut noted) = mpsc::channel(16);
-        // Ends with this turn at the latest.
-        let mut answering = JoinSet::new();
-        if !agents.is_empty() {
-            answering.spawn(agent::answer(client.clone(), view.id, Arc::clone(&agents), notes));
-        }
-        let view = follow(client, view.id, &mut display, &mut noted).await?;
+        let view = submit(client, &request, &agents, &mut display).await?;
         if !prepared.learns_from(view.failure.as_ref()) {
             break view;
         }
@@ -59,9 +52,28 @@ pub(crate) async fn run(client: &Client, arguments: &Build) -> Result<ExitCode, 
     finish(client, arguments, &view, &downloads, progress).await
 }
 
-fn progress(arguments: &Build) -> Progress {
-    match arguments.progress {
-        _ if arguments.quiet => Progress::Quiet,
+/// Submits, answers for agents, and waits for the end.
+pub(super) async fn submit(
+    client: &Client,
+    request: &BuildRequest,
+    agents: &Arc<BTreeMap<String, agent::Source>>,
+    display: &mut Display,
+) -> Result<BuildView, CliError> {
+    let key = uuid::Uuid::new_v4().to_string();
+    let view = client.submit(request, &key).await?;
+    display.submitted(&view);
+    let (notes, mut noted) = mpsc::channel(16);
+    // Ends with this function at the latest.
+    let mut answering = JoinSet::new();
+    if !agents.is_empty() {
+        answering.spawn(agent::answer(client.clone(), view.id, Arc::clone(agents), notes));
+    }
+    follow(client, view.id, display, &mut noted).await
+}
+
+/// How progress is shown here.
+pub(super) fn progress(wanted: Progress) -> Progress {
+    match wanted {
         Progress::Auto if std::io::stderr().is_terminal() => Progress::Tty,
         Progress::Auto => Progress::Plain,
         other => other,
@@ -129,13 +141,13 @@ async fn follow(
     Ok(view)
 }
 
-async fn finish(
+/// Fetches and tells what was made; a build that did not succeed is an error.
+pub(super) async fn receive(
     client: &Client,
-    arguments: &Build,
     view: &BuildView,
     downloads: &[Download],
     progress: Progress,
-) -> Result<ExitCode, CliError> {
+) -> Result<(), CliError> {
     if view.state != BuildState::Succeeded {
         let failure = view.failure.clone().unwrap_or_else(|| {
             let message = format!("the build {} is {}", view.id, view.state);
@@ -159,18 +171,24 @@ async fn finish(
             }
         }
     }
+    Ok(())
+}
+
+async fn finish(
+    client: &Client,
+    arguments: &Build,
+    view: &BuildView,
+    downloads: &[Download],
+    progress: Progress,
+) -> Result<ExitCode, CliError> {
+    receive(client, view, downloads, progress).await?;
     let Some(first) = view.exports.first() else { return Ok(ExitCode::SUCCESS) };
     if let Some(path) = &arguments.iidfile {
         std::fs::write(path, first.config_digest.to_string())
             .map_err(|error| CliError::file(path, &error))?;
     }
     if let Some(path) = &arguments.metadata_file {
-        let metadata = json!({
-            "containerimage.config.digest": first.config_digest,
-            "containerimage.digest": first.digest,
-            "image.name": first.names.join(","),
-            "slipway.build": view.id,
-        });
+        let metadata = metadata(view, first);
         std::fs::write(path, format!("{metadata:#}\n"))
             .map_err(|error| CliError::file(path, &error))?;
     }
@@ -182,4 +200,14 @@ async fn finish(
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What programs want to know of something made.
+pub(super) fn metadata(view: &BuildView, made: &ExportView) -> Value {
+    json!({
+        "containerimage.config.digest": made.config_digest,
+        "containerimage.digest": made.digest,
+        "image.name": made.names.join(","),
+        "slipway.build": view.id,
+    })
 }

@@ -1,5 +1,6 @@
 //! `slipway build --check` and `--call`: a Dockerfile looked at, nothing built.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
@@ -56,8 +57,8 @@ pub(super) async fn run(
     arguments: &Build,
     call: Call,
 ) -> Result<ExitCode, CliError> {
-    let prepared = Prepared::load(client, arguments).await?;
-    let (request, _) = prepared.request(Vec::new(), None).await?;
+    let prepared = Prepared::load(client, arguments, BTreeMap::new()).await?;
+    let (request, _) = prepared.request(Vec::new(), None, None).await?;
     let view = client.check(&request).await?;
     let json = |value: Result<String, serde_json::Error>| {
         value.map_err(|error| CliError::Farm(error.to_string()))

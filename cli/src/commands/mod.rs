@@ -1,5 +1,7 @@
 //! One command a file.
 
+mod bake;
+mod bakefile;
 mod build;
 mod builds;
 mod cancel;

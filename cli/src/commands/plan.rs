@@ -1,5 +1,6 @@
 //! `slipway plan`.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use api::public::v1::{PlanView, PlannedFate, PlannedStageView, PlannedStepView};
@@ -13,9 +14,9 @@ use crate::output::print;
 
 /// Says what a build would do.
 pub(crate) async fn run(client: &Client, arguments: &Plan) -> Result<ExitCode, CliError> {
-    let mut prepared = Prepared::load(client, &arguments.build).await?;
+    let mut prepared = Prepared::load(client, &arguments.build, BTreeMap::new()).await?;
     let plan = loop {
-        let (request, _) = prepared.request(Vec::new(), Some(Sent::Manifest)).await?;
+        let (request, _) = prepared.request(Vec::new(), Some(Sent::Manifest), None).await?;
         let plan = client.plan(&request).await?;
         if !prepared.learns_from(plan.failure.as_ref()) {
             break plan;

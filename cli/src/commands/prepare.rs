@@ -31,13 +31,19 @@ pub(super) struct Prepared<'a> {
     project: ProjectName,
     input: Input,
     named: BTreeMap<String, NamedContext>,
+    /// Named contexts that are results of other targets, by the targets' names.
+    links: BTreeMap<String, String>,
     /// What is needed of the contexts; unknown is everything.
     reach: Option<Reach>,
 }
 
 impl<'a> Prepared<'a> {
     /// Reads what the command line names.
-    pub(super) async fn load(client: &'a Client, arguments: &'a Build) -> Result<Self, CliError> {
+    pub(super) async fn load(
+        client: &'a Client,
+        arguments: &'a Build,
+        links: BTreeMap<String, String>,
+    ) -> Result<Self, CliError> {
         if let Some((flag, why)) = arguments.later.first() {
             return Err(CliError::usage(format!("{flag} {why}")));
         }
@@ -50,20 +56,25 @@ impl<'a> Prepared<'a> {
             .map_err(|error: common::ids::InvalidProjectName| CliError::usage(error.to_string()))?;
         let input = Input::load(arguments, std::io::stdin()).await?;
         let named = options::contexts(&arguments.build_context)?;
-        let reach =
-            if is_sent_whole(&input.dockerfile) { None } else { reach(arguments, &input, &named)? };
-        Ok(Self { client, arguments, project, input, named, reach })
+        let reach = if is_sent_whole(&input.dockerfile) {
+            None
+        } else {
+            reach(arguments, &input, &named, &links)?
+        };
+        Ok(Self { client, arguments, project, input, named, links, reach })
     }
 
     /// Sends what the farm needs of the contexts, and makes the request. Without `what` nothing is
-    /// sent of them.
+    /// sent of them; the main one may have been `sent` already.
     pub(super) async fn request(
         &self,
         outputs: Vec<OutputRequest>,
         what: Option<Sent>,
+        sent: Option<SentContext>,
     ) -> Result<(BuildRequest, Option<SentContext>), CliError> {
         let input = &self.input;
         let sent = match (what, &input.context) {
+            _ if sent.is_some() => sent,
             (Some(what), Some(context)) => {
                 let everything = Paths::everything();
                 let reached = self.reach.as_ref().map_or(&everything, Reach::main);
@@ -75,6 +86,9 @@ impl<'a> Prepared<'a> {
         let mut contexts = BTreeMap::new();
         for (name, named) in &self.named {
             contexts.insert(name.clone(), self.named_source(name, named, what).await?);
+        }
+        for (name, target) in &self.links {
+            contexts.insert(name.clone(), NamedContextSource::Target { name: target.clone() });
         }
         let source = ContextSource {
             manifest: sent.as_ref().map(|sent| sent.manifest),
@@ -136,6 +150,39 @@ impl<'a> Prepared<'a> {
         send_whole(&self.input.dockerfile);
         true
     }
+
+    /// Whether both have the same main context, which then can be sent once.
+    pub(super) fn shares_context(&self, other: &Self) -> bool {
+        self.input.context.is_some()
+            && self.input.context == other.input.context
+            && self.input.ignore == other.input.ignore
+    }
+
+    /// Lets targets of one build send the same of what they have in common: else their stages would
+    /// read different contexts and could not be the same.
+    pub(super) fn align(all: &mut [Self]) {
+        let reaches: Vec<Option<Reach>> = all.iter().map(|one| one.reach.clone()).collect();
+        for position in 0..all.len() {
+            let mut common = all[position].reach.take();
+            for (other, reach) in reaches.iter().enumerate() {
+                let shares = all[position].shares_context(&all[other]);
+                common = match (common, reach) {
+                    (None, _) => None,
+                    (Some(_), None) if shares => None,
+                    (common, None) => common,
+                    (Some(mut common), Some(reach)) => {
+                        if shares {
+                            common.add(reach.clone());
+                        } else {
+                            common.add_named(reach);
+                        }
+                        Some(common)
+                    }
+                };
+            }
+            all[position].reach = common;
+        }
+    }
 }
 
 /// What the instructions ask of the contexts; nothing where that cannot be told.
@@ -143,6 +190,7 @@ fn reach(
     arguments: &Build,
     input: &Input,
     named: &BTreeMap<String, NamedContext>,
+    links: &BTreeMap<String, String>,
 ) -> Result<Option<Reach>, CliError> {
     let Ok(file) = dockerfile::parse(&input.name, &input.dockerfile) else { return Ok(None) };
     let context = |(name, context): (&String, &NamedContext)| {
@@ -155,11 +203,14 @@ fn reach(
         };
         (context_name(name), context)
     };
+    let link = |(name, target): (&String, &String)| {
+        (context_name(name), dockerfile::NamedContext::Image(format!("target://{target}")))
+    };
     let time = input.made_at.map(|time| ("context".to_owned(), time));
     let options = Options {
         target: arguments.target.clone(),
         build_args: super::request::build_args(&arguments.build_arg),
-        contexts: named.iter().map(context).collect(),
+        contexts: named.iter().map(context).chain(links.iter().map(link)).collect(),
         context_times: time.into_iter().collect(),
         ..Options::new(Platform::host())
     };

@@ -33,6 +33,7 @@ pub(crate) fn request(
         no_cache_stages: arguments.no_cache_filter.clone(),
         pull: arguments.pull,
         outputs,
+        targets: Vec::new(),
     })
 }
 

@@ -20,6 +20,7 @@ mod show_plan;
 mod state;
 mod submit_build;
 mod sync_worker;
+mod targets;
 mod view_build;
 
 pub(crate) use read_log::{Cursor, LogEvent};

@@ -1,6 +1,6 @@
 //! Accepting a build.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::public::v1::{BuildRequest, BuildSource, NamedContextSource};
 use api::{Problem, Secret};
@@ -10,7 +10,7 @@ use common::BuildId;
 use logbus::Message;
 use store::{NewBuild, Submitted};
 
-use super::{App, AppError, layouts};
+use super::{App, AppError, layouts, targets};
 
 /// Longest Dockerfile in bytes.
 const MAX_DOCKERFILE_BYTES: usize = 4 << 20;
@@ -52,7 +52,7 @@ impl App {
             secrets,
             request_key: key,
             dockerfile: source.dockerfile.name.clone(),
-            target: request.target.clone(),
+            target: targets::title(request),
         };
         let submitted = self.store.submit_build(&build).await?;
         if let Submitted::New(build) = submitted {
@@ -87,6 +87,16 @@ impl App {
 
 /// Refuses what could never be planned.
 pub(super) fn check(request: &BuildRequest) -> Result<(), Problem> {
+    targets::check(request)?;
+    let mut earlier = BTreeSet::new();
+    for part in targets::parts(request) {
+        check_part(&part.request, &earlier)?;
+        earlier.extend(part.name);
+    }
+    Ok(())
+}
+
+fn check_part(request: &BuildRequest, earlier: &BTreeSet<String>) -> Result<(), Problem> {
     let bad = |detail: String| Err(Problem::new(422, "bad-request", detail));
     let BuildSource::Context(source) = &request.source;
     if source.dockerfile.name.is_empty() || source.dockerfile.name.len() > 1000 {
@@ -110,7 +120,7 @@ pub(super) fn check(request: &BuildRequest) -> Result<(), Problem> {
     if request.agents.iter().any(|name| name.is_empty() || name.len() > 200) {
         return bad("the name of an agent has 1 to 200 bytes".to_owned());
     }
-    check_contexts(request)?;
+    check_contexts(request, earlier)?;
     super::outputs::check(request)?;
     Ok(())
 }
@@ -135,7 +145,7 @@ fn check_secrets(secrets: &BTreeMap<String, Secret>) -> Result<(), Problem> {
     Ok(())
 }
 
-fn check_contexts(request: &BuildRequest) -> Result<(), Problem> {
+fn check_contexts(request: &BuildRequest, earlier: &BTreeSet<String>) -> Result<(), Problem> {
     let bad = |detail: String| Err(Problem::new(422, "bad-request", detail));
     if request.contexts.len() > MAX_CONTEXTS {
         return bad(format!("a build has at most {MAX_CONTEXTS} named contexts"));
@@ -156,6 +166,10 @@ fn check_contexts(request: &BuildRequest) -> Result<(), Problem> {
                 }
             }
             NamedContextSource::Files { .. } => {}
+            NamedContextSource::Target { name: target } if !earlier.contains(target) => {
+                return bad(format!("context {name}: there is no target {target} before this one"));
+            }
+            NamedContextSource::Target { .. } => {}
         }
     }
     let options = &request.commands;

@@ -29,7 +29,7 @@ use common::{Failure, Platform};
 pub use crate::checks::{Finding, Rule};
 pub use crate::describe::{Outline, OutlineArg, OutlineMount, Target};
 pub use crate::diagnostic::nearest;
-pub use crate::merge::merge;
+pub use crate::merge::{Links, merge, merge_linked, rename_contexts};
 pub use crate::plan::{Paths, Reach, context_name};
 pub use crate::repository::{Address, Repository};
 use crate::stages::Stage;

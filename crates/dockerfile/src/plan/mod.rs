@@ -24,6 +24,7 @@ mod whole;
 
 pub(crate) use graph::Graph;
 pub use graph::context_name;
+pub(crate) use paths::searched;
 pub use reach::{Paths, Reach};
 pub(crate) use scope::{Global, Variables};
 pub(crate) use whole::{Files, Outcome, missing_images, plan};

@@ -80,8 +80,13 @@ impl Reach {
 
     /// Adds what another target reaches.
     pub fn add(&mut self, other: Self) {
+        self.add_named(&other);
         self.main.0.extend(other.main.0);
-        for (name, paths) in other.named {
+    }
+
+    /// Adds what another target reaches of the named contexts.
+    pub fn add_named(&mut self, other: &Self) {
+        for (name, paths) in other.named.clone() {
             self.named.entry(name).or_default().0.extend(paths.0);
         }
     }
