@@ -10,15 +10,15 @@ use api::worker::v1::{
 };
 use common::image::Layer;
 use common::stage::StageKind;
-use common::{BuildId, Failure, FailureClass, Lease, StageId};
+use common::{BuildId, Failure, FailureClass, Lease, StageId, WorkerId};
 use logbus::Message;
-use store::{CachedSlice, Held, StageJobRow, SyncState};
+use store::{CachedSlice, Held, ReadyRow, StageJobRow, SyncState};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::documents::{ExportDocument, StageDocument};
 use super::{App, AppError};
-use crate::scheduler::{Asking, choose};
+use crate::scheduler::{Asking, DEFAULT_MILLIS, Needs, Offer, Ready, Shares, choose};
 
 /// Longest time that an answer is held back.
 const MAX_WAIT: Duration = Duration::from_secs(20);
@@ -137,9 +137,19 @@ impl App {
             return Ok((leases, lost));
         }
         let other_idle = self.store.other_idle_workers(request.worker).await?;
-        let platforms = platforms.to_vec();
-        let asking = Asking { worker: request.worker, platforms, free_slots, other_idle };
-        for stage in choose(&ready, &asking) {
+        let offer = Offer { platforms: platforms.to_vec(), ..Offer::default() };
+        let asking = Asking {
+            offer,
+            used_cpu_millis: 0,
+            used_memory_bytes: 0,
+            free_slots,
+            other_idle,
+            is_quarantined: false,
+        };
+        let facts: Vec<Ready> = ready.iter().map(|row| fact(row, request.worker)).collect();
+        let running = ready.iter().map(|row| (row.project.clone(), row.project_running)).collect();
+        let shares = Shares { running, ..Shares::default() };
+        for stage in choose(&facts, &asking, &shares).take {
             match self.store.claim_stage(stage, request.worker, request.session).await? {
                 Some(lease) => {
                     self.metrics.claims_total.with_label_values(&["won"]).inc();
@@ -253,6 +263,22 @@ impl App {
         }
         let (source_date_epoch, targets) = (export.source_date_epoch, export.targets);
         Ok(Some(Job::Export(Box::new(ExportJob { images, source_date_epoch, targets }))))
+    }
+}
+
+/// A stage as it looks to the worker.
+fn fact(row: &ReadyRow, worker: WorkerId) -> Ready {
+    let has = |is_there: bool| u64::from(is_there);
+    Ready {
+        id: row.id,
+        project: row.project.clone(),
+        needs: Needs { platform: row.platform.clone(), ..Needs::default() },
+        priority: 0,
+        critical_millis: u64::from(row.depth) * DEFAULT_MILLIS,
+        waiting_millis: row.waiting_millis,
+        here_bytes: has(row.home == Some(worker)),
+        elsewhere_bytes: has(row.home.is_some_and(|home| home != worker)),
+        failed_here: row.failed_on.contains(&worker),
     }
 }
 
