@@ -35,6 +35,10 @@ pub(crate) fn request(
         no_cache_stages: arguments.no_cache_filter.clone(),
         pull: arguments.pull,
         outputs,
+        priority: 0,
+        timeout_seconds: None,
+        stage_timeout_seconds: None,
+        supersede: None,
     })
 }
 

@@ -6,7 +6,7 @@ use common::image::{ImageDocument, ResolvedImage, RootFs};
 use common::plan::{Base, CopyFrom, Op, Plan, PlanTarget, PlannedStage, StageIndex, Step};
 use common::stage::{StageKind, StageState};
 use common::{Platform, StageId};
-use store::{NewEdge, NewPlan, NewStage, NewStep};
+use store::{NewEdge, NewPlan, NewStage, NewStep, Placing};
 use uuid::Uuid;
 
 use super::AppError;
@@ -70,6 +70,7 @@ pub(super) fn new_plan(
         layers: None,
         slices: Vec::new(),
         steps: Vec::new(),
+        placing: Placing::default(),
     });
     Ok(NewPlan { context: None, stages, edges, warnings: Vec::new() })
 }
@@ -127,6 +128,7 @@ fn new_stage(
         layers,
         slices: decided.slices.clone(),
         steps: steps.collect(),
+        placing: Placing::default(),
     })
 }
 

@@ -152,6 +152,8 @@ impl App {
         let mut stored = new_plan(&plan, &decided, &Settings::of(&request), outputs)?;
         stored.context = source.manifest;
         stored.warnings = warnings;
+        let dockerfile = &source.dockerfile.name;
+        self.place(&request.project, &request, dockerfile, &mut stored).await?;
         Ok(stored)
     }
 

@@ -11,4 +11,5 @@ pub mod simulation;
 pub(crate) use choose::choose;
 pub(crate) use facts::{Asking, Needs, Offer, Ready, Shares};
 
+pub(crate) use place::unplaceable;
 pub(crate) use predict::{DEFAULT_MILLIS, critical_paths};
