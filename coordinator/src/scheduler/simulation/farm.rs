@@ -83,7 +83,7 @@ struct Worker {
 /// Runs a workload.
 pub fn simulate(workload: &Workload, farm: &Farm) -> Report {
     let mut run = Run::new(workload, farm);
-    run.to_the_end();
+    run.run_all();
     run.report()
 }
 
@@ -167,7 +167,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn to_the_end(&mut self) {
+    fn run_all(&mut self) {
         while let Some(Reverse((at, event))) = self.events.pop() {
             self.now = at;
             self.happens(event);
