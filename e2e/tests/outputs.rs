@@ -204,3 +204,44 @@ fn several_platforms_have_one_index_with_annotations_and_a_directory_each() {
     let listed = String::from_utf8_lossy(&listed.unwrap().stdout).into_owned();
     assert!(!listed.contains("latest"), "{listed}");
 }
+
+#[test]
+fn a_slow_old_build_never_moves_a_tag_back() {
+    let farm = Farm::start(FarmOptions { workers: 1, slots: 3, ..FarmOptions::default() }).unwrap();
+    let name = format!("{}/app:latest", farm.registry());
+    // The old build waits for a file in a cache.
+    let mount = "FROM alpine\nRUN --mount=type=cache,id=sign,target=/sign ";
+    let wait = "until [ -e /sign/go ]; do sleep 0.1; done; echo old > /made\n";
+    let old = context(&farm, &format!("{mount}{wait}"));
+    let new = context(&farm, "FROM alpine\nRUN echo new > /made\n");
+    let go = context(&farm, &format!("{mount}touch /sign/go\n"));
+    let (alone, metadata) = (format!("{}/app:old", farm.registry()), old.path().join("metadata"));
+    let both = ["build", "--progress", "plain", "--push", "-t", &name, "-t", &alone];
+    let more = ["--metadata-file", metadata.to_str().unwrap(), old.path().to_str().unwrap()];
+    let slow = farm.spawn(both.iter().chain(&more)).unwrap();
+    let runs = |view: &api::public::v1::BuildView| {
+        view.stages.iter().any(|stage| stage.state == common::stage::StageState::Running)
+    };
+    let first = farm.wait_for_build("the old build to run", runs).unwrap();
+    build(&farm, new.path(), &["--push", "-t", &name]);
+    let second = farm.last_build().unwrap();
+    build(&farm, go.path(), &[]);
+    let ended = slow.wait_with_output().unwrap();
+    let says = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(ended.status.success(), "{says}");
+    assert!(says.contains(&format!("{name} was left at the newer build {}", second.id)), "{says}");
+    assert!(says.contains(&format!("pushed {alone}@")), "{says}");
+    let shown = farm.slipway(["show", &first.id.to_string(), "--json"]).unwrap();
+    let shown: api::public::v1::BuildView = serde_json::from_str(&shown.stdout).unwrap();
+    let (export, left) = (&shown.exports[0], &shown.exports[0].left[0]);
+    assert_eq!((&export.names, &left.name, left.newer), (&vec![alone.clone()], &name, second.id));
+    let metadata: Value = serde_json::from_slice(&std::fs::read(metadata).unwrap()).unwrap();
+    assert_eq!(metadata["slipway.left"][&name], second.id.to_string());
+    assert_eq!(metadata["image.name"], alone);
+    // The tag names the newer one; the older one is there by its digest and its other name.
+    let config = |reference: &str| raw(reference)["config"]["digest"].as_str().unwrap().to_owned();
+    assert_eq!(config(&name), second.exports[0].config_digest.to_string());
+    let by_digest = format!("{}/app@{}", farm.registry(), export.digest);
+    assert_eq!(config(&by_digest), config(&alone));
+    assert_ne!(config(&name), config(&alone));
+}

@@ -165,6 +165,10 @@ pub(super) async fn receive(
         {
             save(client, url, download).await?;
         }
+        for left in &export.left {
+            let text = format!("{} was left at the newer build {}", left.name, left.newer);
+            let _ = writeln!(std::io::stderr(), "{text}; this one is {}", export.digest);
+        }
         for name in &export.names {
             if export.kind == "image" && progress != Progress::Quiet {
                 let _ = writeln!(std::io::stderr(), "pushed {name}@{}", export.digest);
@@ -204,10 +208,17 @@ async fn finish(
 
 /// What programs want to know of something made.
 pub(super) fn metadata(view: &BuildView, made: &ExportView) -> Value {
+    let left: BTreeMap<&str, _> = view
+        .exports
+        .iter()
+        .flat_map(|export| &export.left)
+        .map(|left| (left.name.as_str(), left.newer))
+        .collect();
     json!({
         "containerimage.config.digest": made.config_digest,
         "containerimage.digest": made.digest,
         "image.name": made.names.join(","),
+        "slipway.left": left,
         "slipway.build": view.id,
     })
 }

@@ -5,6 +5,7 @@ mod check_file;
 mod decide;
 pub(crate) mod documents;
 mod layouts;
+mod move_tag;
 mod negotiate_context;
 mod new_plan;
 mod options;

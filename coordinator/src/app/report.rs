@@ -141,7 +141,8 @@ impl App {
                 } else {
                     let (_, plan) = self.store.stage_plan(report.lease.stage).await?;
                     let document: ExportDocument = serde_json::from_value(plan)?;
-                    exports.iter().map(|result| new_export(&document, result)).collect()
+                    let exports = exports.iter().map(|result| new_export(&document, result));
+                    exports.collect::<serde_json::Result<_>>()?
                 };
                 Outcome::Succeeded { layers: layers.clone(), exports }
             }
@@ -177,7 +178,11 @@ impl App {
     }
 
     /// Counts writes that came too late.
-    fn count_stale<T>(&self, operation: &str, result: store::Result<T>) -> store::Result<T> {
+    pub(super) fn count_stale<T>(
+        &self,
+        operation: &str,
+        result: store::Result<T>,
+    ) -> store::Result<T> {
         if matches!(result, Err(StoreError::StaleLease)) {
             self.metrics.stale_writes_total.with_label_values(&[operation]).inc();
         }
@@ -185,7 +190,10 @@ impl App {
     }
 }
 
-fn new_export(document: &ExportDocument, result: &api::worker::v1::ExportResult) -> NewExport {
+fn new_export(
+    document: &ExportDocument,
+    result: &api::worker::v1::ExportResult,
+) -> serde_json::Result<NewExport> {
     use api::worker::v1::ExportTarget;
     let (kind, names) = match document.targets.get(result.target as usize) {
         Some(ExportTarget::Push { names, .. }) => ("image", names.clone()),
@@ -194,12 +202,14 @@ fn new_export(document: &ExportDocument, result: &api::worker::v1::ExportResult)
         Some(ExportTarget::RootFs { .. }) => ("tar", Vec::new()),
         Some(ExportTarget::DigestOnly { .. }) | None => ("image", Vec::new()),
     };
-    NewExport {
+    let is_left = |name: &String| result.left.iter().any(|left| left.name == *name);
+    Ok(NewExport {
         target: result.target,
         kind: kind.to_owned(),
-        names,
+        names: names.into_iter().filter(|name| !is_left(name)).collect(),
+        left_names: serde_json::to_value(&result.left)?,
         digest: result.digest,
         config_digest: result.config_digest,
         archive: result.archive.zip(result.archive_bytes),
-    }
+    })
 }

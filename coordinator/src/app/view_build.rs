@@ -88,6 +88,7 @@ impl App {
         Ok(ExportView {
             kind: row.kind,
             names: document(row.names)?,
+            left: document(row.left_names)?,
             digest: digest(&row.digest)?,
             config_digest: digest(&row.config_digest)?,
             download_url,

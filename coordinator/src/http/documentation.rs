@@ -29,6 +29,7 @@ use super::{public, worker};
         worker::steps,
         worker::slices,
         worker::result,
+        worker::tags,
         worker::agent,
     ),
     components(schemas(api::Problem)),

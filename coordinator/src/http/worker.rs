@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use api::worker::v1::{
     AgentAnswer, AgentCall, EnrolRequest, EnrolResponse, LogChunk, ObjectsRequest, ObjectsResponse,
-    ResultReport, SliceReport, StepReport, SyncRequest, SyncResponse,
+    ResultReport, SliceReport, StepReport, SyncRequest, SyncResponse, TagAnswer, TagRequest,
 };
 use api::{Problem, WORKER_PROTOCOL};
 use axum::Json;
@@ -149,6 +149,18 @@ pub(super) async fn result(
     caller.has(Scope::Workers)?;
     app.report_result(&report).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Gives the right to move a tag, or takes note of what became of it.
+#[utoipa::path(post, path = "/worker/v1/tags", request_body = TagRequest,
+    responses((status = 200, body = TagAnswer)), security(("token" = ["workers"])))]
+pub(super) async fn tags(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Json(request): Json<TagRequest>,
+) -> Reply<Json<TagAnswer>> {
+    caller.has(Scope::Workers)?;
+    Ok(Json(app.move_tag(&request).await?))
 }
 
 /// Passes a message to an agent of the build's client; held open for a while.

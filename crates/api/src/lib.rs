@@ -13,4 +13,4 @@ pub use problem::Problem;
 pub use secret::Secret;
 
 /// Version of the worker protocol that this build speaks.
-pub const WORKER_PROTOCOL: u32 = 1;
+pub const WORKER_PROTOCOL: u32 = 2;

@@ -47,6 +47,8 @@ pub struct NewExport {
     pub kind: String,
     /// References.
     pub names: Vec<String>,
+    /// References that were left at newer builds, as the API gives them.
+    pub left_names: Value,
     /// Digest of the manifest.
     pub digest: Digest,
     /// Digest of the configuration.
@@ -290,8 +292,8 @@ async fn succeed(
     for export in exports {
         sqlx::query!(
             r#"insert into export_result (stage_id, target, kind, names, digest, config_digest,
-                                          archive, archive_bytes)
-               values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict do nothing"#,
+                                          archive, archive_bytes, left_names)
+               values ($1, $2, $3, $4, $5, $6, $7, $8, $9) on conflict do nothing"#,
             lease.stage.0,
             int(export.target),
             export.kind,
@@ -300,6 +302,7 @@ async fn succeed(
             export.config_digest.to_string(),
             export.archive.map(|(digest, _)| digest.to_string()),
             export.archive.map(|(_, size)| bigint(size)),
+            export.left_names,
         )
         .execute(&mut *connection)
         .await?;

@@ -90,6 +90,8 @@ pub struct ExportRow {
     pub kind: String,
     /// References.
     pub names: Value,
+    /// References that were left at newer builds.
+    pub left_names: Value,
     /// Digest of the manifest.
     pub digest: String,
     /// Digest of the configuration.
@@ -265,7 +267,7 @@ impl Store {
     /// What the exports of a build made.
     pub async fn build_exports(&self, build: BuildId) -> Result<Vec<ExportRow>> {
         let rows = sqlx::query!(
-            r#"select r.kind, r.names, r.digest, r.config_digest, r.archive, r.archive_bytes
+            r#"select r.kind, r.names, r.left_names, r.digest, r.config_digest, r.archive, r.archive_bytes
                from export_result r join stage s on s.id = r.stage_id
                where s.build_id = $1 order by s.position, r.target"#,
             build.0,
@@ -275,6 +277,7 @@ impl Store {
         let exports = rows.into_iter().map(|row| ExportRow {
             kind: row.kind,
             names: row.names,
+            left_names: row.left_names,
             digest: row.digest,
             config_digest: row.config_digest,
             archive: row.archive,

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use api::public::v1::{ImageOptions, LogStream};
+use api::public::v1::{ImageOptions, LeftName, LogStream};
 use api::worker::v1::{
     ExportImage, ExportJob, ExportResult, ExportTarget, ObjectKind, ObjectName, StageOutcome,
 };
 use common::digest::Hasher;
 use common::image::{ImageDocument, Layer};
-use common::{Digest, Failure, FailureClass};
+use common::{BuildId, Digest, Failure, FailureClass};
 use layer::Compression;
 use oci::Reference;
 use oci::archive::{ArchivedImage, Dialect};
@@ -20,6 +20,7 @@ use super::failure::JobError;
 use super::image::{Made, make};
 use super::job::Account;
 use super::stage::millis;
+use super::tags::move_tag;
 use crate::content::Pin;
 use crate::dispatch::{Held, Worker};
 use crate::logs::LogWriter;
@@ -71,6 +72,7 @@ async fn export(
             target: u32::try_from(position).unwrap_or(u32::MAX),
             digest: made.digest,
             config_digest: made.config_digest,
+            left: Vec::new(),
             archive: None,
             archive_bytes: None,
         };
@@ -78,8 +80,15 @@ async fn export(
             ExportTarget::DigestOnly { .. } => None,
             ExportTarget::Push { names, by_digest, .. } => {
                 for name in names {
-                    let sent = push(worker, held, &made, name, *by_digest).await?;
-                    let text = format!("pushed {name}@{} ({sent} bytes sent)", made.digest);
+                    let (sent, newer) = push(worker, held, &made, name, *by_digest).await?;
+                    let mut text = format!("pushed {name}@{} ({sent} bytes sent)", made.digest);
+                    if let Some(newer) = newer {
+                        text = format!(
+                            "pushed {} ({sent} bytes sent); {name} was left at the newer build {newer}",
+                            made.digest
+                        );
+                        result.left.push(LeftName { name: name.clone(), newer });
+                    }
                     log.line(0, LogStream::System, text).await;
                 }
                 None
@@ -102,30 +111,24 @@ async fn export(
     Ok(results)
 }
 
-/// Pushes everything under one name. Returns the bytes sent.
+/// Pushes everything under its digest, then moves the name's tag. Returns the bytes sent, and the
+/// newer build that the tag was left at.
 async fn push(
     worker: &Arc<Worker>,
     held: &Held,
     made: &Made,
     name: &str,
     by_digest: bool,
-) -> Result<u64, JobError> {
-    let mut reference: Reference = name.parse().map_err(|error| {
+) -> Result<(u64, Option<BuildId>), JobError> {
+    let reference: Reference = name.parse().map_err(|error| {
         let error: oci::reference::InvalidReference = error;
         Failure::new(FailureClass::User, "invalid-reference", error.to_string())
     })?;
-    if by_digest {
-        reference.tag = None;
-    }
+    let untagged = Reference { tag: None, ..reference.clone() };
     let lease = held.lease;
     let open = |layer: Layer| {
         let worker = Arc::clone(worker);
         async move { open_blob(&worker, lease, &layer).await.map_err(std::io::Error::other) }
-    };
-    // The images of an index have no name of their own.
-    let of_image = match &made.index {
-        Some(_) => Reference { tag: None, ..reference.clone() },
-        None => reference.clone(),
     };
     let mut sent = 0;
     for ArchivedImage { image, layers } in &made.images {
@@ -135,18 +138,26 @@ async fn push(
             config: image.config.clone(),
             blobs: layers.iter().map(|layer| PushBlob { layer: layer.clone() }).collect(),
         };
-        let pushed = worker.registry.push(&of_image, &push, open).await;
+        let pushed = worker.registry.push(&untagged, &push, open).await;
         sent += pushed.map_err(|error| push_failure(&error))?;
     }
-    if let Some(AssembledIndex { index, media_type, .. }) = &made.index {
-        let pushed = worker.registry.push_manifest(&reference, index, media_type).await;
-        pushed.map_err(|error| push_failure(&error))?;
+    let top = match (&made.index, made.images.first()) {
+        (Some(AssembledIndex { index, media_type, .. }), _) => {
+            let pushed = worker.registry.push_manifest(&untagged, index, media_type).await;
+            pushed.map_err(|error| push_failure(&error))?;
+            (index, *media_type)
+        }
+        (None, Some(ArchivedImage { image, .. })) => (&image.manifest, image.manifest_media_type),
+        (None, None) => return Ok((sent, None)),
+    };
+    if by_digest || reference.tag.is_none() {
+        return Ok((sent, None));
     }
-    Ok(sent)
+    Ok((sent, move_tag(worker, held, name, &reference, top.0, top.1).await?))
 }
 
 /// A push is refused for other reasons than a pull: the user's name or rights.
-fn push_failure(error: &registry::RegistryError) -> Failure {
+pub(super) fn push_failure(error: &registry::RegistryError) -> Failure {
     let failure = error.failure();
     match failure.code.as_str() {
         "image-not-found" => {

@@ -79,9 +79,9 @@ pub(crate) async fn run(worker: &Arc<Worker>, held: &Arc<Held>, assignment: Assi
 }
 
 /// Makes a call until the coordinator has an answer, or the stage has to end.
-pub(super) async fn persist<F>(held: &Held, mut call: impl FnMut() -> F) -> Result<(), JobError>
+pub(super) async fn persist<F, T>(held: &Held, mut call: impl FnMut() -> F) -> Result<T, JobError>
 where
-    F: Future<Output = Result<(), ClientError>>,
+    F: Future<Output = Result<T, ClientError>>,
 {
     let mut pause = Duration::from_millis(200);
     loop {

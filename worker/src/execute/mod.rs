@@ -13,5 +13,6 @@ mod slices;
 mod sources;
 mod stage;
 mod step;
+mod tags;
 
 pub(crate) use job::run;

@@ -44,8 +44,8 @@ fn any_workload(with_copies: bool) -> impl Strategy<Value = Workload> {
                 project,
                 priority,
                 arrives_millis,
-                copies,
                 bytes,
+                copies,
                 ..job(run_millis, base)
             });
         }

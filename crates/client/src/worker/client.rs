@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use api::worker::v1::{
     AgentAnswer, AgentCall, EnrolRequest, EnrolResponse, LogChunk, ObjectsRequest, ObjectsResponse,
-    ResultReport, SliceReport, StepReport, SyncRequest, SyncResponse,
+    ResultReport, SliceReport, StepReport, SyncRequest, SyncResponse, TagAnswer, TagRequest,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -79,6 +79,11 @@ impl Client {
     /// Reports the end of a stage.
     pub async fn result(&self, report: &ResultReport) -> Result<(), ClientError> {
         self.report("result", report).await
+    }
+
+    /// Asks for the right to move a tag, or says what became of it.
+    pub async fn tag(&self, request: &TagRequest) -> Result<TagAnswer, ClientError> {
+        self.call("tags", request, CALL_LIMIT).await
     }
 
     /// Passes a message to an agent. Held open by the coordinator for a while.

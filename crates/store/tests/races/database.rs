@@ -17,7 +17,7 @@ use uuid::Uuid;
 pub(crate) struct Database {
     pub(crate) store: Store,
     pub(crate) url: String,
-    _postgres: Postgres,
+    pub(crate) postgres: Postgres,
     _directory: tempfile::TempDir,
 }
 
@@ -37,7 +37,7 @@ impl Database {
         let url = postgres.database("races").unwrap();
         let store = Store::connect(&url, 8).await.unwrap();
         store.migrate().await.unwrap();
-        Self { store, url, _postgres: postgres, _directory: directory }
+        Self { store, url, postgres, _directory: directory }
     }
 
     /// A build that nobody has planned.

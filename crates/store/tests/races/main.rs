@@ -6,3 +6,4 @@ mod builds;
 mod database;
 mod leases;
 mod scheduling;
+mod tags;

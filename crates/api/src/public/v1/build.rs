@@ -237,6 +237,16 @@ pub struct StageView {
     pub waiting_for: Option<String>,
 }
 
+/// A name that a push did not move: tags move only forward, in the order of submission.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct LeftName {
+    /// The name with its tag.
+    pub name: String,
+    /// The build of the same project that was submitted later and has the tag.
+    #[schema(value_type = String)]
+    pub newer: BuildId,
+}
+
 /// What an export made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ExportView {
@@ -244,6 +254,9 @@ pub struct ExportView {
     pub kind: String,
     /// References that now name the image.
     pub names: Vec<String>,
+    /// Names that were left at newer builds: there the image can be had by its digest only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<LeftName>,
     /// Digest of the manifest.
     #[schema(value_type = String)]
     pub digest: Digest,

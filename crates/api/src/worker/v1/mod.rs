@@ -9,6 +9,7 @@ mod enrol;
 mod objects;
 mod report;
 mod sync;
+mod tag;
 
 pub use agent::{AgentAnswer, AgentCall};
 pub use enrol::{EnrolRequest, EnrolResponse};
@@ -21,3 +22,4 @@ pub use sync::{
     Abandon, AbandonReason, Assignment, ExportImage, ExportJob, ExportTarget, HeldPhase, HeldStage,
     InputReady, Job, SliceInput, SliceWish, StageJob, SyncRequest, SyncResponse,
 };
+pub use tag::{TagAnswer, TagRequest, TagStep};

@@ -5,7 +5,7 @@ use common::plan::SliceSelector;
 use common::{Digest, Failure, Lease, StageId};
 use serde::{Deserialize, Serialize};
 
-use crate::public::v1::{LogLine, TimingView};
+use crate::public::v1::{LeftName, LogLine, TimingView};
 
 /// Body of `POST /worker/v1/logs`. Chunks of a lease count from 0; a chunk that was sent before
 /// is accepted and ignored. A chunk holds at most 256 KiB of text.
@@ -90,6 +90,9 @@ pub struct ExportResult {
     /// Digest of the configuration: of the first image, where there are several.
     #[schema(value_type = String)]
     pub config_digest: Digest,
+    /// Names that were left at newer builds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<LeftName>,
     /// The uploaded archive: an object of kind `export`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
