@@ -39,6 +39,8 @@ pub(crate) enum Command {
     },
     /// Build a Dockerfile.
     Build(Box<Build>),
+    /// Build the targets of a docker-bake.json as one build.
+    Bake(Bake),
     /// Say what a build would do, without doing it. Takes the flags of build; outputs are not made.
     Plan(Box<Plan>),
     /// Show a build.
@@ -104,6 +106,44 @@ pub(crate) enum Progress {
     Rawjson,
     /// Only the result.
     Quiet,
+}
+
+/// `docker buildx bake`'s flags.
+#[derive(Debug, Args)]
+pub(crate) struct Bake {
+    /// Targets and groups; default: default.
+    pub(crate) targets: Vec<String>,
+    /// A file in bake's JSON form, as `docker buildx bake --print` writes it; may be repeated: later
+    /// ones win. Default: docker-bake.json, then docker-bake.override.json. - is standard input.
+    #[arg(short, long)]
+    pub(crate) file: Vec<PathBuf>,
+    /// Another value: TARGET.KEY[.NAME]=VALUE, * is every target; may be repeated.
+    #[arg(long)]
+    pub(crate) set: Vec<String>,
+    /// Show what would be built, as JSON, and build nothing.
+    #[arg(long)]
+    pub(crate) print: bool,
+    /// Push the images under their names.
+    #[arg(long)]
+    pub(crate) push: bool,
+    /// Load the images into the Docker engine of this machine.
+    #[arg(long)]
+    pub(crate) load: bool,
+    /// Run every step.
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+    /// Ask the registries for every base image.
+    #[arg(long)]
+    pub(crate) pull: bool,
+    /// Write digests and names into this file, as JSON, by target.
+    #[arg(long)]
+    pub(crate) metadata_file: Option<PathBuf>,
+    /// How progress is shown.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) progress: Progress,
+    /// The project that the build belongs to.
+    #[arg(long, env = "SLIPWAY_PROJECT", default_value = "default")]
+    pub(crate) project: String,
 }
 
 /// `docker buildx build`'s flags.

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use api::public::v1::{ContextUpload, PackOffer, UploadTarget};
 use blobstore::memory::Memory;
-use blobstore::scan::{Owner, Scan, ScanError, Verdict, scan};
+use blobstore::scan::{Owner, Scan, ScanError, Verdict, kept_back, scan};
 use client::public::Client;
 use common::ignore::IgnoreFile;
-use common::tree::TreePath;
+use common::tree::{EntryKind, Manifest, TreePath};
 use common::{Digest, ProjectName};
+use dockerfile::Paths;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
 use crate::exit::CliError;
@@ -19,11 +20,11 @@ const MAX_MEMORIES: usize = 64;
 const PARALLEL: usize = 6;
 
 /// A context that the farm has.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct SentContext {
     /// Its manifest.
     pub(crate) manifest: Digest,
-    /// Number of its entries.
+    /// Number of its entries, but those that are kept back.
     pub(crate) entries: usize,
     /// Bytes of its files.
     pub(crate) content_bytes: u64,
@@ -76,24 +77,51 @@ pub(crate) enum Sent {
     Manifest,
 }
 
-/// Scans a context and sends what the farm lacks of it. `ignore` is the text of its ignore file.
+/// Scans a context and sends what the farm lacks of what is reached. `ignore` is the text of its
+/// ignore file.
 pub(crate) async fn send(
     client: &Client,
     project: &ProjectName,
-    context: &Path,
-    ignore: Option<&[u8]>,
+    (context, ignore): (&Path, Option<&[u8]>),
+    reached: &Paths,
     what: Sent,
 ) -> Result<SentContext, CliError> {
+    let scratch = tempfile::tempdir().map_err(|error| CliError::file(context, &error))?;
+    let scanned = if reached.is_empty() {
+        kept_back().map_err(|error| CliError::file(context, &error))?
+    } else {
+        scanned(context, ignore, reached, scratch.path()).await?
+    };
+    let manifest = scratch.path().join("manifest");
+    std::fs::write(&manifest, &scanned.encoded)
+        .map_err(|error| CliError::file(&manifest, &error))?;
+    let sent_bytes = upload(client, project, &scanned, &manifest, what).await?;
+    let entries = scanned.manifest.entries.iter();
+    Ok(SentContext {
+        manifest: scanned.digest,
+        entries: entries.filter(|entry| entry.kind != EntryKind::Unsent).count(),
+        content_bytes: scanned.manifest.content_bytes(),
+        sent_bytes,
+    })
+}
+
+/// Scans a context with what is remembered of it, and remembers what is new.
+async fn scanned(
+    context: &Path,
+    ignore: Option<&[u8]>,
+    reached: &Paths,
+    packs: &Path,
+) -> Result<Scan, CliError> {
     let ignore = ignore.map(IgnoreFile::parse).transpose();
     let ignore = ignore.map_err(|failure| CliError::file(context, &failure.message))?;
     let ignore = ignore.unwrap_or_default();
-    let scratch = tempfile::tempdir().map_err(|error| CliError::file(context, &error))?;
-    let (root, packs) = (context.to_owned(), scratch.path().to_owned());
-    let scanned = tokio::task::spawn_blocking(move || {
+    let (root, packs, reached) = (context.to_owned(), packs.to_owned(), reached.clone());
+    tokio::task::spawn_blocking(move || {
         let memory_path = memory_path(&root);
         let memory = memory_path.as_deref().map(Memory::load).unwrap_or_default();
         let mut judge = |path: &TreePath, is_directory| judge(&ignore, path, is_directory);
-        let scanned = scan(&root, Owner::Root, &mut judge, &packs, &memory)?;
+        let choice = |manifest: &Manifest| reached.select(manifest);
+        let scanned = scan(&root, Owner::Root, &mut judge, &choice, (&packs, &memory))?;
         // Without it the next build reads everything again, which is no reason to fail.
         if let Some(path) = memory_path
             && scanned.memory() != &memory
@@ -105,28 +133,42 @@ pub(crate) async fn send(
     })
     .await
     .map_err(|error| CliError::file(context, &error))?
-    .map_err(|error| CliError::file(context, &error))?;
-    let manifest = scratch.path().join("manifest");
-    std::fs::write(&manifest, &scanned.encoded)
-        .map_err(|error| CliError::file(&manifest, &error))?;
-    let sent_bytes = upload(client, project, &scanned, &manifest, what).await?;
-    Ok(SentContext {
-        manifest: scanned.digest,
-        entries: scanned.manifest.entries.len(),
-        content_bytes: scanned.manifest.content_bytes(),
-        sent_bytes,
-    })
+    .map_err(|error| CliError::file(context, &error))
 }
 
 /// Where it is kept what is known of a context from the last time.
 fn memory_path(context: &Path) -> Option<PathBuf> {
     let context = context.canonicalize().ok()?;
+    let name = Digest::of(context.as_os_str().as_encoded_bytes()).hex();
+    Some(memory_directory()?.join(name))
+}
+
+fn memory_directory() -> Option<PathBuf> {
     let cache = match std::env::var_os("XDG_CACHE_HOME") {
         Some(cache) => PathBuf::from(cache),
         None => PathBuf::from(std::env::var_os("HOME")?).join(".cache"),
     };
-    let name = Digest::of(context.as_os_str().as_encoded_bytes()).hex();
-    Some(cache.join("slipway/contexts").join(name))
+    Some(cache.join("slipway/contexts"))
+}
+
+/// Where it is kept that a Dockerfile needs more of its contexts than can be seen here.
+fn whole_path(dockerfile: &[u8]) -> Option<PathBuf> {
+    let name = Digest::of(dockerfile).hex();
+    Some(memory_directory()?.join(format!("{name}.whole")))
+}
+
+/// Whether the contexts of this Dockerfile had to be sent whole.
+pub(crate) fn is_sent_whole(dockerfile: &[u8]) -> bool {
+    whole_path(dockerfile).is_some_and(|path| path.exists())
+}
+
+/// From now on they are, at once. Where that cannot be kept the next build finds it out again.
+pub(crate) fn send_whole(dockerfile: &[u8]) {
+    let Some(path) = whole_path(dockerfile) else { return };
+    let directory = path.parent().unwrap_or(Path::new("."));
+    if std::fs::create_dir_all(directory).and_then(|()| std::fs::write(&path, b"")).is_ok() {
+        forget_old(&path);
+    }
 }
 
 /// Removes the memories that were not used for longest, when there are many.

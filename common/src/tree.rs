@@ -143,6 +143,9 @@ pub enum EntryKind {
         /// Where it points, as stored in the link.
         target: Vec<u8>,
     },
+    /// A file that the client kept back, since nothing asked for it; as the root, which is the only
+    /// entry then, everything.
+    Unsent,
     /// A named pipe.
     Fifo,
     /// A character device.
@@ -201,6 +204,20 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// A tree of which nothing is told but that it is there.
+    pub fn kept_back() -> Self {
+        let root = Entry {
+            path: TreePath::root(),
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            mtime_secs: 0,
+            xattrs: Vec::new(),
+            kind: EntryKind::Unsent,
+        };
+        Self { packs: Vec::new(), entries: vec![root] }
+    }
+
     /// The entry at `path`, by binary search.
     pub fn get(&self, path: &TreePath) -> Option<&Entry> {
         let found = self.entries.binary_search_by(|entry| entry.path.cmp(path)).ok()?;

@@ -191,7 +191,8 @@ impl Farm {
     pub fn command(&self) -> anyhow::Result<Command> {
         let mut command = Command::new(program("slipway")?);
         command.env("SLIPWAY_SERVER", &self.address).env("SLIPWAY_TOKEN", &self.token);
-        command.stdin(Stdio::null());
+        // What it remembers of contexts is not for other farms.
+        command.env("XDG_CACHE_HOME", self.directory().join("cache")).stdin(Stdio::null());
         Ok(command)
     }
 

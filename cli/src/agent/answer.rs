@@ -42,11 +42,10 @@ struct Shared {
 pub(crate) async fn answer(
     client: Client,
     build: BuildId,
-    sources: BTreeMap<String, Source>,
+    sources: Arc<BTreeMap<String, Source>>,
     notes: mpsc::Sender<String>,
 ) {
     let shared = Arc::new(Shared::default());
-    let sources = Arc::new(sources);
     let mut tasks = JoinSet::new();
     loop {
         while tasks.try_join_next().is_some() {}

@@ -5,4 +5,4 @@ mod keys;
 mod source;
 
 pub(crate) use answer::answer;
-pub(crate) use source::{names, sources};
+pub(crate) use source::{Source, names, sources};

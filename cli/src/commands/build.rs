@@ -3,34 +3,25 @@
 use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use api::public::v1::{
-    BuildRequest, BuildView, ContextSource, DockerfileSource, LogLine, NamedContextSource,
-    OutputRequest,
-};
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
+use api::public::v1::{BuildRequest, BuildView, ExportView, LogLine};
 use client::public::Client;
 use common::build::BuildState;
-use common::{BuildId, Failure, FailureClass, ProjectName};
-use serde_json::json;
+use common::{BuildId, Failure, FailureClass};
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::check;
 use super::download::save;
 use super::engine;
-use super::input::Input;
-use super::needless::needless;
-use super::options::{self, NamedContext};
 use super::outputs::{Download, outputs};
-use super::request::request;
-use super::source::Source;
+use super::prepare::Prepared;
 use crate::agent;
 use crate::args::{Build, Progress};
-use crate::context::{Sent, SentContext, ignore_file, send};
+use crate::context::Sent;
 use crate::exit::CliError;
-use crate::layout;
 use crate::output::{Display, print, table};
 
 /// Builds, and waits for the end.
@@ -42,91 +33,47 @@ pub(crate) async fn run(client: &Client, arguments: &Build) -> Result<ExitCode, 
     if downloads.contains(&Download::Engine) {
         engine::check().await?;
     }
-    let progress = progress(arguments);
-    let agents = agent::sources(&arguments.ssh)?;
-    let mut display = Display::new(progress);
-    let (request, sent) = prepare(client, arguments, outputs, Some(Sent::Everything)).await?;
-    if let Some(sent) = sent {
-        display.context(&sent);
-    }
+    let progress = progress(if arguments.quiet { Progress::Quiet } else { arguments.progress });
+    let agents = Arc::new(agent::sources(&arguments.ssh)?);
+    let mut prepared = Prepared::load(client, arguments, BTreeMap::new()).await?;
+    let view = loop {
+        let mut display = Display::new(progress);
+        let (request, sent) =
+            prepared.request(outputs.clone(), Some(Sent::Everything), None).await?;
+        if let Some(sent) = sent {
+            display.context(&sent);
+        }
+        let view = submit(client, &request, &agents, &mut display).await?;
+        if !prepared.learns_from(view.failure.as_ref()) {
+            break view;
+        }
+        display.note("a base image asks for more of the contexts: they are sent whole");
+    };
+    finish(client, arguments, &view, &downloads, progress).await
+}
+
+/// Submits, answers for agents, and waits for the end.
+pub(super) async fn submit(
+    client: &Client,
+    request: &BuildRequest,
+    agents: &Arc<BTreeMap<String, agent::Source>>,
+    display: &mut Display,
+) -> Result<BuildView, CliError> {
     let key = uuid::Uuid::new_v4().to_string();
-    let view = client.submit(&request, &key).await?;
+    let view = client.submit(request, &key).await?;
     display.submitted(&view);
     let (notes, mut noted) = mpsc::channel(16);
     // Ends with this function at the latest.
     let mut answering = JoinSet::new();
     if !agents.is_empty() {
-        answering.spawn(agent::answer(client.clone(), view.id, agents, notes));
+        answering.spawn(agent::answer(client.clone(), view.id, Arc::clone(agents), notes));
     }
-    let view = follow(client, view.id, &mut display, &mut noted).await?;
-    finish(client, arguments, &view, &downloads, progress).await
+    follow(client, view.id, display, &mut noted).await
 }
 
-/// Sends what the farm needs of the contexts, and makes the request. Without `what` the main
-/// context stays here, and of named ones only the lists are sent.
-pub(super) async fn prepare(
-    client: &Client,
-    arguments: &Build,
-    outputs: Vec<OutputRequest>,
-    what: Option<Sent>,
-) -> Result<(BuildRequest, Option<SentContext>), CliError> {
-    if let Some((flag, why)) = arguments.later.first() {
-        return Err(CliError::usage(format!("{flag} {why}")));
-    }
-    for warning in needless(arguments)? {
-        let _ = writeln!(std::io::stderr(), "warning: {warning}");
-    }
-    let project: ProjectName = arguments
-        .project
-        .parse()
-        .map_err(|error: common::ids::InvalidProjectName| CliError::usage(error.to_string()))?;
-    let input = Input::load(arguments, std::io::stdin()).await?;
-    let sent = match (what, &input.context) {
-        (Some(what), Some(context)) => {
-            Some(send(client, &project, context, input.ignore.as_deref(), what).await?)
-        }
-        _ => None,
-    };
-    let mut contexts = BTreeMap::new();
-    for (name, named) in options::contexts(&arguments.build_context)? {
-        let source = match named {
-            NamedContext::Image(reference) => NamedContextSource::Image { reference },
-            NamedContext::Directory(path) => {
-                let ignore = ignore_file(&path, None)?;
-                let what = what.unwrap_or(Sent::Manifest);
-                let sent = send(client, &project, &path, ignore.as_deref(), what).await?;
-                NamedContextSource::Files { manifest: sent.manifest, made_at: None }
-            }
-            NamedContext::Layout(source) => {
-                let sends = what == Some(Sent::Everything);
-                let images = layout::send(client, &project, source, sends).await?;
-                NamedContextSource::Layout { images }
-            }
-            NamedContext::Elsewhere(address) => {
-                let fetched = Source::new(&arguments.secret)?.named(&address).await?;
-                let what = what.unwrap_or(Sent::Manifest);
-                let sent = send(client, &project, &fetched.path, None, what).await?;
-                NamedContextSource::Files { manifest: sent.manifest, made_at: fetched.made_at }
-            }
-        };
-        contexts.insert(name, source);
-    }
-    let source = ContextSource {
-        manifest: sent.as_ref().map(|sent| sent.manifest),
-        dockerfile: DockerfileSource {
-            name: input.name.clone(),
-            content_base64: BASE64_STANDARD.encode(&input.dockerfile),
-        },
-        made_at: input.made_at,
-        ignore_base64: input.ignore.as_ref().map(|bytes| BASE64_STANDARD.encode(bytes)),
-    };
-    let request = request(arguments, project, source, outputs)?;
-    Ok((BuildRequest { contexts, ..request }, sent))
-}
-
-fn progress(arguments: &Build) -> Progress {
-    match arguments.progress {
-        _ if arguments.quiet => Progress::Quiet,
+/// How progress is shown here.
+pub(super) fn progress(wanted: Progress) -> Progress {
+    match wanted {
         Progress::Auto if std::io::stderr().is_terminal() => Progress::Tty,
         Progress::Auto => Progress::Plain,
         other => other,
@@ -194,13 +141,13 @@ async fn follow(
     Ok(view)
 }
 
-async fn finish(
+/// Fetches and tells what was made; a build that did not succeed is an error.
+pub(super) async fn receive(
     client: &Client,
-    arguments: &Build,
     view: &BuildView,
     downloads: &[Download],
     progress: Progress,
-) -> Result<ExitCode, CliError> {
+) -> Result<(), CliError> {
     if view.state != BuildState::Succeeded {
         let failure = view.failure.clone().unwrap_or_else(|| {
             let message = format!("the build {} is {}", view.id, view.state);
@@ -228,21 +175,24 @@ async fn finish(
             }
         }
     }
+    Ok(())
+}
+
+async fn finish(
+    client: &Client,
+    arguments: &Build,
+    view: &BuildView,
+    downloads: &[Download],
+    progress: Progress,
+) -> Result<ExitCode, CliError> {
+    receive(client, view, downloads, progress).await?;
     let Some(first) = view.exports.first() else { return Ok(ExitCode::SUCCESS) };
     if let Some(path) = &arguments.iidfile {
         std::fs::write(path, first.config_digest.to_string())
             .map_err(|error| CliError::file(path, &error))?;
     }
     if let Some(path) = &arguments.metadata_file {
-        let left = view.exports.iter().flat_map(|export| &export.left);
-        let left: BTreeMap<&str, _> = left.map(|left| (left.name.as_str(), left.newer)).collect();
-        let metadata = json!({
-            "containerimage.config.digest": first.config_digest,
-            "containerimage.digest": first.digest,
-            "image.name": first.names.join(","),
-            "slipway.left": left,
-            "slipway.build": view.id,
-        });
+        let metadata = metadata(view, first);
         std::fs::write(path, format!("{metadata:#}\n"))
             .map_err(|error| CliError::file(path, &error))?;
     }
@@ -254,4 +204,21 @@ async fn finish(
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What programs want to know of something made.
+pub(super) fn metadata(view: &BuildView, made: &ExportView) -> Value {
+    let left: BTreeMap<&str, _> = view
+        .exports
+        .iter()
+        .flat_map(|export| &export.left)
+        .map(|left| (left.name.as_str(), left.newer))
+        .collect();
+    json!({
+        "containerimage.config.digest": made.config_digest,
+        "containerimage.digest": made.digest,
+        "image.name": made.names.join(","),
+        "slipway.left": left,
+        "slipway.build": view.id,
+    })
 }

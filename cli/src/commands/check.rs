@@ -1,5 +1,6 @@
 //! `slipway build --check` and `--call`: a Dockerfile looked at, nothing built.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
@@ -9,7 +10,7 @@ use base64::prelude::BASE64_STANDARD;
 use client::public::Client;
 use common::outcome::LineRange;
 
-use super::build::prepare;
+use super::prepare::Prepared;
 use crate::args::Build;
 use crate::exit::CliError;
 use crate::output::print;
@@ -56,7 +57,8 @@ pub(super) async fn run(
     arguments: &Build,
     call: Call,
 ) -> Result<ExitCode, CliError> {
-    let (request, _) = prepare(client, arguments, Vec::new(), None).await?;
+    let prepared = Prepared::load(client, arguments, BTreeMap::new()).await?;
+    let (request, _) = prepared.request(Vec::new(), None, None).await?;
     let view = client.check(&request).await?;
     let json = |value: Result<String, serde_json::Error>| {
         value.map_err(|error| CliError::Farm(error.to_string()))

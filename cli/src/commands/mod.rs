@@ -1,5 +1,7 @@
 //! One command a file.
 
+mod bake;
+mod bakefile;
 mod build;
 mod builds;
 mod cancel;
@@ -13,6 +15,7 @@ mod needless;
 mod options;
 mod outputs;
 mod plan;
+mod prepare;
 mod request;
 mod run;
 mod show;

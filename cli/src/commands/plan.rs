@@ -1,11 +1,12 @@
 //! `slipway plan`.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use api::public::v1::{PlanView, PlannedFate, PlannedStageView, PlannedStepView};
 use client::public::Client;
 
-use super::build::prepare;
+use super::prepare::Prepared;
 use crate::args::Plan;
 use crate::context::Sent;
 use crate::exit::CliError;
@@ -13,8 +14,14 @@ use crate::output::print;
 
 /// Says what a build would do.
 pub(crate) async fn run(client: &Client, arguments: &Plan) -> Result<ExitCode, CliError> {
-    let (request, _) = prepare(client, &arguments.build, Vec::new(), Some(Sent::Manifest)).await?;
-    let plan = client.plan(&request).await?;
+    let mut prepared = Prepared::load(client, &arguments.build, BTreeMap::new()).await?;
+    let plan = loop {
+        let (request, _) = prepared.request(Vec::new(), Some(Sent::Manifest), None).await?;
+        let plan = client.plan(&request).await?;
+        if !prepared.learns_from(plan.failure.as_ref()) {
+            break plan;
+        }
+    };
     if arguments.json {
         let text = serde_json::to_string_pretty(&plan);
         print(&text.map_err(|error| CliError::Farm(error.to_string()))?);

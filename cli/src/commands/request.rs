@@ -17,9 +17,7 @@ pub(crate) fn request(
     source: ContextSource,
     outputs: Vec<OutputRequest>,
 ) -> Result<BuildRequest, CliError> {
-    let platforms = arguments.platform.iter().map(|text| text.parse::<Platform>());
-    let platforms = platforms.collect::<Result<_, _>>();
-    let platforms = platforms.map_err(|error| CliError::usage(error.to_string()))?;
+    let platforms = platforms(arguments)?;
     Ok(BuildRequest {
         project,
         source: BuildSource::Context(source),
@@ -35,7 +33,19 @@ pub(crate) fn request(
         no_cache_stages: arguments.no_cache_filter.clone(),
         pull: arguments.pull,
         outputs,
+        targets: Vec::new(),
+        priority: 0,
+        timeout_seconds: None,
+        stage_timeout_seconds: None,
+        supersede: None,
     })
+}
+
+/// `--platform`.
+pub(super) fn platforms(arguments: &Build) -> Result<Vec<Platform>, CliError> {
+    let platforms = arguments.platform.iter().map(|text| text.parse::<Platform>());
+    let platforms = platforms.collect::<Result<_, _>>();
+    platforms.map_err(|error| CliError::usage(error.to_string()))
 }
 
 /// A name alone takes its value from the environment, and is left out where that has none.

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use client::public::Client;
 
-use super::{build, builds, cancel, logs, plan, show, workers};
+use super::{bake, build, builds, cancel, logs, plan, show, workers};
 use crate::args::{Arguments, Command, Server};
 use crate::exit::CliError;
 use crate::up::{self, Place};
@@ -20,11 +20,14 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, CliError> {
         // Needs to be the only thread: main runs it.
         Command::Worker { config } => up::work(&config),
         Command::Build(arguments) => {
-            let client = match farm_for_builds(&server).await? {
-                Some(place) => Client::new(&place.server, Some(&place.token)),
-                None => connect(&server),
-            };
-            build::run(&client, &arguments).await
+            build::run(&client_for_builds(&server).await?, &arguments).await
+        }
+        Command::Bake(arguments) => {
+            let bake = bake::read(&arguments)?;
+            if arguments.print {
+                return Ok(bake::print(&bake));
+            }
+            bake::run(&client_for_builds(&server).await?, &arguments, &bake).await
         }
         Command::Plan(arguments) => plan::run(&connect(&server), &arguments).await,
         Command::Show { build, json } => show::run(&connect(&server), &build, json).await,
@@ -35,6 +38,14 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, CliError> {
         Command::Builds => builds::run(&connect(&server)).await,
         Command::Workers => workers::run(&connect(&server)).await,
     }
+}
+
+/// A client of the farm that builds here, which may be started for that.
+async fn client_for_builds(server: &Server) -> Result<Client, CliError> {
+    Ok(match farm_for_builds(server).await? {
+        Some(place) => Client::new(&place.server, Some(&place.token)),
+        None => connect(server),
+    })
 }
 
 /// A client of the named farm; else of the one that runs on this machine.

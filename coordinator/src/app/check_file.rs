@@ -1,5 +1,6 @@
 //! What is unwise in a Dockerfile, and what it offers.
 
+use api::Problem;
 use api::public::v1::{
     BuildRequest, BuildSource, CheckView, FindingView, OutlineArgView, OutlineMountView,
     OutlineView, TargetView,
@@ -11,12 +12,17 @@ use dockerfile::{Finding, Outline, OutlineMount, Target};
 use super::layouts::Layouts;
 use super::plan_build::{Packs, PlanError, join};
 use super::submit_build::check;
+use super::targets::Earlier;
 use super::{App, AppError};
 
 impl App {
     /// Runs the build checks. No file of the context has to be there, and nothing is stored.
     pub(crate) async fn check_file(&self, request: &BuildRequest) -> Result<CheckView, AppError> {
         check(request)?;
+        if !request.targets.is_empty() {
+            let detail = "the checks are for one target at a time";
+            return Err(Problem::new(422, "bad-request", detail).into());
+        }
         let BuildSource::Context(source) = &request.source;
         let (name, text) = (&source.dockerfile.name, &source.dockerfile.content_base64);
         let bytes = BASE64_STANDARD.decode(text).unwrap_or_default();
@@ -32,8 +38,9 @@ impl App {
             let mut checked = Vec::new();
             let layouts = Layouts::of(request)?;
             for options in self.options(request, Packs::NotNeeded).await? {
-                let images =
-                    self.images(&file, &options, request, &layouts, Packs::NotNeeded).await?;
+                let known = (&layouts, &Earlier::default());
+                let (images, _) =
+                    self.images(&file, &options, request, known, Packs::NotNeeded).await?;
                 checked.push(file.check(&options, &images).map_err(join)?);
             }
             Ok(dockerfile::merge(checked))

@@ -10,6 +10,7 @@ mod negotiate_context;
 mod new_plan;
 mod options;
 mod outputs;
+mod place;
 pub(crate) mod plan_build;
 mod presign_objects;
 mod read_log;
@@ -21,7 +22,9 @@ mod show_plan;
 mod state;
 mod submit_build;
 mod sync_worker;
+mod targets;
 mod view_build;
 
 pub(crate) use read_log::{Cursor, LogEvent};
 pub(crate) use state::{App, AppError};
+pub(crate) use sync_worker::{needs, offer};

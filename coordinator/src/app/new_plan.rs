@@ -1,12 +1,13 @@
 //! A plan as rows for the database.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use common::image::{ImageDocument, ResolvedImage, RootFs};
 use common::plan::{Base, CopyFrom, Op, Plan, PlanTarget, PlannedStage, StageIndex, Step};
 use common::stage::{StageKind, StageState};
 use common::{Platform, StageId};
-use store::{NewEdge, NewPlan, NewStage, NewStep};
+use store::{NewEdge, NewPlan, NewStage, NewStep, Placing};
 use uuid::Uuid;
 
 use super::AppError;
@@ -15,12 +16,21 @@ use super::documents::{ExportDocument, PlannedImage, StageDocument};
 use super::options::Settings;
 use super::outputs::Outputs;
 
-/// The rows of a build's stages, of what reads what, and of the export.
+/// What is made of some of a plan's targets.
+pub(super) struct Export {
+    /// Its name, where there are several.
+    pub(super) name: Option<String>,
+    /// Which targets.
+    pub(super) targets: Range<usize>,
+    pub(super) outputs: Outputs,
+}
+
+/// The rows of a build's stages, of what reads what, and of the exports.
 pub(super) fn new_plan(
     plan: &Plan,
     decided: &[Decided],
     settings: &Settings,
-    outputs: Outputs,
+    exports: Vec<Export>,
 ) -> Result<NewPlan, AppError> {
     let ids: Vec<StageId> = plan.stages.iter().map(|_| StageId(Uuid::now_v7())).collect();
     let depths = depths(plan);
@@ -35,9 +45,22 @@ pub(super) fn new_plan(
             edges.push(NewEdge { consumer: ids[position], producer, is_base });
         }
     }
+    for export in exports {
+        stages.push(new_export(plan, decided, export, &ids, &mut edges)?);
+    }
+    Ok(NewPlan { context: None, stages, edges, warnings: Vec::new() })
+}
+
+fn new_export(
+    plan: &Plan,
+    decided: &[Decided],
+    Export { name, targets, outputs }: Export,
+    ids: &[StageId],
+    edges: &mut Vec<NewEdge>,
+) -> Result<NewStage, AppError> {
     let id = StageId(Uuid::now_v7());
     let (mut images, mut missing) = (Vec::new(), BTreeSet::new());
-    for target in &plan.targets {
+    for target in plan.targets.get(targets).unwrap_or_default() {
         let position = target.stage.0 as usize;
         let layers = match &decided[position].decision {
             Decision::Cached { layers } => Some(layers.clone()),
@@ -54,11 +77,12 @@ pub(super) fn new_plan(
         images.push(PlannedImage { stage, document, base_history, last_key, layers });
     }
     let Outputs { targets, source_date_epoch } = outputs;
+    let label = name.map_or_else(|| "export".to_owned(), |name| format!("export {name}"));
     let export = ExportDocument { images, source_date_epoch, targets };
-    stages.push(NewStage {
+    Ok(NewStage {
         id,
         kind: StageKind::Export,
-        label: "export".to_owned(),
+        label,
         state: if missing.is_empty() { StageState::Ready } else { StageState::Waiting },
         platform: Platform::host(),
         depth: 0,
@@ -70,8 +94,8 @@ pub(super) fn new_plan(
         layers: None,
         slices: Vec::new(),
         steps: Vec::new(),
-    });
-    Ok(NewPlan { context: None, stages, edges, warnings: Vec::new() })
+        placing: Placing::default(),
+    })
 }
 
 fn new_stage(
@@ -127,6 +151,7 @@ fn new_stage(
         layers,
         slices: decided.slices.clone(),
         steps: steps.collect(),
+        placing: Placing::default(),
     })
 }
 

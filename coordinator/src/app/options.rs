@@ -9,10 +9,11 @@ use base64::prelude::BASE64_STANDARD;
 use common::ignore::IgnoreFile;
 use common::plan::{CopyFrom, DEFAULT_AGENT, Mount, Op, Plan, PlannedStage, Remote, Step};
 use common::{Digest, Failure, FailureClass, Platform};
-use dockerfile::{Dockerfile, NamedContext, Options, context_name};
+use dockerfile::{NamedContext, Options, context_name};
 use fetch::Credentials;
 
 use super::decide::{Decided, Decision};
+use super::targets::{self, Part, Places};
 
 /// The platforms that a build is for, each once.
 pub(super) fn platforms(request: &BuildRequest) -> Vec<Platform> {
@@ -54,7 +55,9 @@ fn context_times(request: &BuildRequest) -> BTreeMap<String, i64> {
     let BuildSource::Context(source) = &request.source;
     let time = |(name, context): (&String, &NamedContextSource)| match context {
         NamedContextSource::Files { made_at, .. } => Some((context_name(name), (*made_at)?)),
-        NamedContextSource::Image { .. } | NamedContextSource::Layout { .. } => None,
+        NamedContextSource::Image { .. }
+        | NamedContextSource::Layout { .. }
+        | NamedContextSource::Target { .. } => None,
     };
     let main = source.made_at.map(|time| ("context".to_owned(), time));
     request.contexts.iter().filter_map(time).chain(main).collect()
@@ -82,19 +85,17 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    pub(super) fn of(request: &BuildRequest) -> Self {
-        let files = |(name, source): (&String, &NamedContextSource)| match source {
-            NamedContextSource::Files { manifest, .. } => Some((context_name(name), *manifest)),
-            NamedContextSource::Image { .. } | NamedContextSource::Layout { .. } => None,
-        };
+    pub(super) fn of(request: &BuildRequest, parts: &[Part]) -> Self {
         let lower = |name: &String| name.to_ascii_lowercase();
         Self {
-            contexts: request.contexts.iter().filter_map(files).collect(),
+            contexts: targets::contexts(parts),
             secrets: request.secrets.keys().cloned().collect(),
             agents: request.agents.clone(),
             no_cache: request.no_cache,
             no_cache_stages: request.no_cache_stages.iter().map(lower).collect(),
-            compression: super::outputs::layer_compression(&request.outputs),
+            compression: super::outputs::layer_compression(
+                parts.iter().flat_map(|part| &part.request.outputs),
+            ),
         }
     }
 
@@ -142,7 +143,7 @@ impl Settings {
     /// Steps that will run and cannot, for want of a secret or an agent.
     pub(super) fn missing(
         &self,
-        file: &Dockerfile,
+        file: &Places<'_>,
         plan: &Plan,
         decided: &[Decided],
     ) -> Vec<Failure> {

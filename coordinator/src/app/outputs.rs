@@ -76,8 +76,10 @@ fn options(output: &OutputRequest) -> Option<&ImageOptions> {
 
 /// How the stages compress their layers, so that they are compressed once: as the outputs want them
 /// where they agree. Other levels than the usual ones are not for the cache.
-pub(super) fn layer_compression(outputs: &[OutputRequest]) -> LayerCompression {
-    let mut wanted = outputs.iter().filter_map(options);
+pub(super) fn layer_compression<'a>(
+    outputs: impl IntoIterator<Item = &'a OutputRequest>,
+) -> LayerCompression {
+    let mut wanted = outputs.into_iter().filter_map(options);
     let Some(first) = wanted.next() else { return LayerCompression::default() };
     let is_usual = |options: &ImageOptions| options.compression_level.is_none();
     if is_usual(first) && wanted.all(|o| is_usual(o) && o.compression == first.compression) {

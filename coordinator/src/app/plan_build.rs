@@ -5,15 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::public::v1::{BuildRequest, BuildSource, NamedContextSource};
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use blobstore::manifest::{self, MAX_STORED_BYTES};
 use blobstore::names;
 use common::outcome::Failure;
 use common::plan::{DEFAULT_AGENT, Plan};
 use common::tree::Manifest;
 use common::{BuildId, Digest, FailureClass, Platform, ProjectName};
-use dockerfile::{Dockerfile, ImageFacts, NamedContext, Options, Planned, context_name};
+use dockerfile::{Dockerfile, ImageFacts, Links, NamedContext, Options, context_name};
 use logbus::Message;
 use oci::Reference;
 use store::{ClaimedBuild, NewPlan, ObjectKey, ObjectRow};
@@ -22,11 +20,12 @@ use uuid::Uuid;
 
 use super::decide::{Decided, Decision, decide};
 use super::layouts::{Layouts, reference_of};
-use super::new_plan::{first_command, new_plan};
+use super::new_plan::{Export, first_command, new_plan};
 use super::options::{Settings, options, platforms};
 use super::outputs::Outputs;
 use super::refresh::without_stages;
 use super::remotes::Servers;
+use super::targets::{self, Earlier, Part, Places};
 use super::{App, AppError};
 
 /// How long an answer of a registry about a tag is good.
@@ -46,8 +45,8 @@ pub(super) enum Packs {
 /// A plan, and what the cache says to it.
 pub(super) struct Prepared {
     pub(super) plan: Plan,
-    /// `SOURCE_DATE_EPOCH`.
-    pub(super) epoch: Option<i64>,
+    /// What is built, one after the other.
+    pub(super) parts: Vec<Part>,
     pub(super) warnings: Vec<String>,
     /// One for each stage, in order.
     pub(super) decided: Vec<Decided>,
@@ -145,13 +144,20 @@ impl App {
         let fetcher = self.fetcher_of(build.id, &request).await?;
         let has_agent = request.agents.contains(DEFAULT_AGENT);
         let agent = has_agent.then(|| self.planner_agent(build.id, planner));
-        let Prepared { plan, epoch, warnings, decided } =
+        let Prepared { plan, warnings, decided, parts } =
             self.prepare(&request, &Servers { fetcher, agent }, Packs::Needed).await?;
-        let outputs = Outputs::of(&request, epoch)?;
-        let BuildSource::Context(source) = &request.source;
-        let mut stored = new_plan(&plan, &decided, &Settings::of(&request), outputs)?;
-        stored.context = source.manifest;
+        let mut exports = Vec::new();
+        for part in &parts {
+            let outputs = Outputs::of(&part.request, part.epoch)?;
+            let (name, targets) = (part.name.clone(), part.targets.clone());
+            exports.push(Export { name, targets, outputs });
+        }
+        let mut stored = new_plan(&plan, &decided, &Settings::of(&request, &parts), exports)?;
+        stored.context = targets::main_context(&parts);
         stored.warnings = warnings;
+        let BuildSource::Context(source) = &request.source;
+        let dockerfile = &source.dockerfile.name;
+        self.place(&request.project, &request, dockerfile, &mut stored).await?;
         Ok(stored)
     }
 
@@ -163,25 +169,41 @@ impl App {
         servers: &Servers,
         packs: Packs,
     ) -> Result<Prepared, PlanError> {
-        let BuildSource::Context(source) = &request.source;
-        let bytes = BASE64_STANDARD.decode(&source.dockerfile.content_base64).unwrap_or_default();
-        let file = dockerfile::parse(&source.dockerfile.name, &bytes).map_err(join)?;
-        let context = match &source.manifest {
-            Some(digest) => Some(self.context(&request.project, digest, packs).await?),
-            None => None,
-        };
-        let mut plans = Vec::new();
-        let layouts = Layouts::of(request)?;
-        for options in self.options(request, packs).await? {
-            let images = self.images(&file, &options, request, &layouts, packs).await?;
-            plans.push(servers.plan_file(&file, options, &images, context.as_ref()).await?);
+        let mut parts = targets::parts(request);
+        let files = targets::parse(&parts)?;
+        let main = targets::main_context(&parts);
+        let (mut earlier, mut contexts) = (Earlier::default(), BTreeMap::new());
+        for (part, file) in parts.iter_mut().zip(&files) {
+            let request = &part.request;
+            let own = targets::manifest_of(request);
+            if let Some(digest) = own.filter(|digest| !contexts.contains_key(digest)) {
+                contexts.insert(digest, self.context(&request.project, &digest, packs).await?);
+            }
+            let context = own.and_then(|digest| contexts.get(&digest));
+            let layouts = Layouts::of(request)?;
+            let start = earlier.count();
+            for options in self.options(request, packs).await? {
+                let known = (&layouts, &earlier);
+                let (images, links) = self.images(file, &options, request, known, packs).await?;
+                let mut planned = servers.plan_file(file, options, &images, context).await?;
+                if part.name.is_some() {
+                    targets::rename_contexts(&mut planned.plan, request, main);
+                }
+                part.epoch = planned.epoch;
+                earlier.add(planned, links);
+            }
+            part.targets = start..earlier.count();
+            earlier.end(part);
         }
-        let planned = dockerfile::merge(plans);
+        let Some(planned) = earlier.planned() else {
+            return Err(join(Vec::new()));
+        };
         if let Some(violation) = planned.violation {
             return Err(violation.into());
         }
-        let settings = Settings::of(request);
+        let settings = Settings::of(request, &parts);
         let decided = self.decide(&request.project, &planned.plan, &settings).await?;
+        let file = targets::file_for_places(&parts, &files);
         let missing = settings.missing(&file, &planned.plan, &decided);
         if !missing.is_empty() {
             return Err(join(missing));
@@ -189,14 +211,13 @@ impl App {
         self.check_platforms(&file, &planned.plan, &decided).await?;
         let found = planned.findings.iter().map(ToString::to_string);
         let warnings = planned.warnings.iter().cloned().chain(found).collect();
-        let Planned { plan, epoch, .. } = planned;
-        Ok(Prepared { plan, epoch, warnings, decided })
+        Ok(Prepared { plan: planned.plan, warnings, decided, parts })
     }
 
     /// Commands run where a worker of their platform is, or has been.
     async fn check_platforms(
         &self,
-        file: &Dockerfile,
+        file: &Places<'_>,
         plan: &Plan,
         decided: &[Decided],
     ) -> Result<(), PlanError> {
@@ -245,6 +266,9 @@ impl App {
             let context = match source {
                 NamedContextSource::Image { reference } => NamedContext::Image(reference.clone()),
                 NamedContextSource::Layout { .. } => NamedContext::Image(reference_of(name)),
+                NamedContextSource::Target { name } => {
+                    NamedContext::Image(targets::reference(name))
+                }
                 NamedContextSource::Files { manifest, .. } => {
                     let manifest = self.context(&request.project, manifest, packs).await?;
                     NamedContext::Local(Arc::new(manifest))
@@ -255,20 +279,21 @@ impl App {
         Ok(contexts)
     }
 
-    /// Looks up every image that the Dockerfile needs, once for the whole build.
+    /// Looks up every image that the Dockerfile needs, once for the whole build; also those that
+    /// stand for what earlier targets make.
     pub(super) async fn images(
         &self,
         file: &Dockerfile,
         options: &Options,
         request: &BuildRequest,
-        layouts: &Layouts,
+        (layouts, earlier): (&Layouts, &Earlier),
         packs: Packs,
-    ) -> Result<ImageFacts, PlanError> {
-        let mut known = ImageFacts::new();
+    ) -> Result<(ImageFacts, Links), PlanError> {
+        let (mut known, mut links) = (ImageFacts::new(), Links::new());
         loop {
             let missing = file.missing_images(options, &known).map_err(join)?;
             if missing.is_empty() {
-                return Ok(known);
+                return Ok((known, links));
             }
             for need in missing {
                 let place = |failure: Failure| {
@@ -278,6 +303,12 @@ impl App {
                     }
                     PlanError::from(failure)
                 };
+                if let Some(found) = earlier.find(&need.reference, &need.platform) {
+                    let (image, stage) = found.map_err(place)?;
+                    links.insert(image.reference.clone(), stage);
+                    known.insert((need.reference, need.platform), image);
+                    continue;
+                }
                 if let Some(found) = layouts.find(&need.reference, &need.platform) {
                     let image = found.map_err(place)?;
                     self.check_brought(&request.project, image, packs).await?;

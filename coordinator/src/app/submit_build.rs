@@ -1,6 +1,6 @@
 //! Accepting a build.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::public::v1::{BuildRequest, BuildSource, NamedContextSource};
 use api::{Problem, Secret};
@@ -8,9 +8,9 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use common::BuildId;
 use logbus::Message;
-use store::{NewBuild, Submitted};
+use store::{BuildOrder, NewBuild, Submitted};
 
-use super::{App, AppError, layouts};
+use super::{App, AppError, layouts, targets};
 
 /// Longest Dockerfile in bytes.
 const MAX_DOCKERFILE_BYTES: usize = 4 << 20;
@@ -26,6 +26,8 @@ const MAX_AGENTS: usize = 100;
 const MAX_SECRET_BYTES: usize = 500 << 10;
 /// Most named contexts of one build.
 const MAX_CONTEXTS: usize = 200;
+/// Longest time that a build or a stage may ask for: a week.
+const MAX_TIMEOUT_SECS: u32 = 7 * 24 * 3600;
 
 impl App {
     /// Stores a request; the planner does the rest.
@@ -52,12 +54,20 @@ impl App {
             secrets,
             request_key: key,
             dockerfile: source.dockerfile.name.clone(),
-            target: request.target.clone(),
+            target: targets::title(request),
+            order: BuildOrder {
+                priority: request.priority,
+                timeout_secs: request.timeout_seconds,
+                supersede_key: request.supersede.clone(),
+            },
         };
         let submitted = self.store.submit_build(&build).await?;
         if let Submitted::New(build) = submitted {
             tracing::info!(build.id = %build, project = %request.project, "build accepted");
             self.bus.send(Message::Planner);
+            if request.supersede.is_some() {
+                self.bus.send(Message::Workers);
+            }
         }
         Ok(submitted)
     }
@@ -87,6 +97,16 @@ impl App {
 
 /// Refuses what could never be planned.
 pub(super) fn check(request: &BuildRequest) -> Result<(), Problem> {
+    targets::check(request)?;
+    let mut earlier = BTreeSet::new();
+    for part in targets::parts(request) {
+        check_part(&part.request, &earlier)?;
+        earlier.extend(part.name);
+    }
+    Ok(())
+}
+
+fn check_part(request: &BuildRequest, earlier: &BTreeSet<String>) -> Result<(), Problem> {
     let bad = |detail: String| Err(Problem::new(422, "bad-request", detail));
     let BuildSource::Context(source) = &request.source;
     if source.dockerfile.name.is_empty() || source.dockerfile.name.len() > 1000 {
@@ -103,6 +123,16 @@ pub(super) fn check(request: &BuildRequest) -> Result<(), Problem> {
     if request.platforms.len() > MAX_PLATFORMS {
         return bad(format!("a build is for at most {MAX_PLATFORMS} platforms"));
     }
+    if !(-100..=100).contains(&request.priority) {
+        return bad("priority has to be from -100 to 100".to_owned());
+    }
+    let times = [request.timeout_seconds, request.stage_timeout_seconds];
+    if times.into_iter().flatten().any(|secs| secs == 0 || secs > MAX_TIMEOUT_SECS) {
+        return bad(format!("a timeout has 1 to {MAX_TIMEOUT_SECS} seconds"));
+    }
+    if request.supersede.as_ref().is_some_and(|key| key.is_empty() || key.len() > 300) {
+        return bad("supersede has 1 to 300 bytes".to_owned());
+    }
     check_secrets(&request.secrets)?;
     if request.agents.len() > MAX_AGENTS {
         return bad(format!("a build has at most {MAX_AGENTS} agents"));
@@ -110,7 +140,7 @@ pub(super) fn check(request: &BuildRequest) -> Result<(), Problem> {
     if request.agents.iter().any(|name| name.is_empty() || name.len() > 200) {
         return bad("the name of an agent has 1 to 200 bytes".to_owned());
     }
-    check_contexts(request)?;
+    check_contexts(request, earlier)?;
     super::outputs::check(request)?;
     Ok(())
 }
@@ -135,7 +165,7 @@ fn check_secrets(secrets: &BTreeMap<String, Secret>) -> Result<(), Problem> {
     Ok(())
 }
 
-fn check_contexts(request: &BuildRequest) -> Result<(), Problem> {
+fn check_contexts(request: &BuildRequest, earlier: &BTreeSet<String>) -> Result<(), Problem> {
     let bad = |detail: String| Err(Problem::new(422, "bad-request", detail));
     if request.contexts.len() > MAX_CONTEXTS {
         return bad(format!("a build has at most {MAX_CONTEXTS} named contexts"));
@@ -156,6 +186,10 @@ fn check_contexts(request: &BuildRequest) -> Result<(), Problem> {
                 }
             }
             NamedContextSource::Files { .. } => {}
+            NamedContextSource::Target { name: target } if !earlier.contains(target) => {
+                return bad(format!("context {name}: there is no target {target} before this one"));
+            }
+            NamedContextSource::Target { .. } => {}
         }
     }
     let options = &request.commands;

@@ -217,7 +217,7 @@ impl Layout {
     fn finish_entry(&self, entry: &Entry, path: &Path) -> io::Result<()> {
         let mode = Mode::from_raw_mode(entry.mode);
         match &entry.kind {
-            EntryKind::Directory | EntryKind::File { .. } => Ok(()),
+            EntryKind::Directory | EntryKind::File { .. } | EntryKind::Unsent => Ok(()),
             EntryKind::Hardlink { target } => fs::hard_link(self.on_disk(target), path),
             EntryKind::Symlink { target } => {
                 std::os::unix::fs::symlink(std::ffi::OsStr::from_bytes(target), path)?;
@@ -318,10 +318,11 @@ fn set_metadata(entry: &Entry, path: &Path, has_mode: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// The wanted entries, with their parents and the files that hard links name.
+/// The wanted entries that there are, with their parents and the files that hard links name.
 fn select(manifest: &Manifest, want: impl Fn(&Entry) -> bool) -> Vec<Entry> {
     let mut wanted: BTreeMap<&TreePath, &Entry> = BTreeMap::new();
-    for entry in manifest.entries.iter().filter(|entry| want(entry)) {
+    let is_there = |entry: &&Entry| entry.kind != EntryKind::Unsent;
+    for entry in manifest.entries.iter().filter(is_there).filter(|entry| want(entry)) {
         wanted.insert(&entry.path, entry);
         if let EntryKind::Hardlink { target } = &entry.kind
             && let Some(target) = manifest.get(target)

@@ -19,13 +19,17 @@ fn tree() -> tempfile::TempDir {
     root
 }
 
+fn everything(manifest: &Manifest) -> Vec<bool> {
+    vec![true; manifest.entries.len()]
+}
+
 fn scan(
     root: &Path,
     owner: Owner,
     filter: &mut dyn FnMut(&TreePath, bool) -> Verdict,
     packs: &Path,
 ) -> Result<Scan, ScanError> {
-    scan::scan(root, owner, filter, packs, &Memory::default())
+    scan::scan(root, owner, filter, &everything, (packs, &Memory::default()))
 }
 
 fn fill(layout: &Layout, scanned: &Scan) -> Result<(), LayoutError> {
@@ -126,7 +130,8 @@ fn a_tree_that_is_known_is_not_read_again_and_looks_the_same() {
     let scan_with = |memory: &Memory| {
         let packs = tempfile::tempdir().unwrap();
         let all = &mut |_: &TreePath, _| Verdict::Keep;
-        (scan::scan(tree.path(), Owner::Root, all, packs.path(), memory).unwrap(), packs)
+        let places = (packs.path(), memory);
+        (scan::scan(tree.path(), Owner::Root, all, &everything, places).unwrap(), packs)
     };
     let (first, packs) = scan_with(&Memory::default());
     assert!(fs::read_dir(packs.path()).unwrap().count() > 1);
@@ -214,4 +219,34 @@ fn holes_and_odd_names_survive_a_round_trip() {
     let mut bytes = [0; 6];
     sparse.read_exact_at(&mut bytes, LENGTH / 2).unwrap();
     assert_eq!(&bytes, b"middle");
+}
+
+#[test]
+fn what_is_not_wanted_is_a_name_without_content() {
+    let tree = tree();
+    let packs = tempfile::tempdir().unwrap();
+    let all = &mut |_: &TreePath, _| Verdict::Keep;
+    let small = |manifest: &Manifest| {
+        let is_small = |entry: &Entry| entry.path.as_bytes() == b"src/small";
+        manifest.entries.iter().map(is_small).collect()
+    };
+    let memory = Memory::default();
+    let scanned = scan::scan(tree.path(), Owner::Root, all, &small, (packs.path(), &memory));
+    let scanned = scanned.unwrap();
+    assert_eq!(scanned.manifest.content_bytes(), 5);
+    let unsent: Vec<String> = scanned
+        .manifest
+        .entries
+        .iter()
+        .filter(|entry| entry.kind == EntryKind::Unsent)
+        .map(|entry| entry.path.display())
+        .collect();
+    assert_eq!(unsent, ["src/deep/big", "src/empty", "src/twin"]);
+    let decoded = crate::manifest::decode(&scanned.encoded).unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    let layout = Layout::prepare(&decoded, |_| true, |_| None, copy.path()).unwrap();
+    fill(&layout, &scanned).unwrap();
+    layout.finish().unwrap();
+    assert_eq!(fs::read(copy.path().join("src/small")).unwrap(), b"small");
+    assert!(fs::symlink_metadata(copy.path().join("src/empty")).is_err());
 }

@@ -70,6 +70,7 @@ fn check(manifest: &Manifest) -> Result<(), ManifestError> {
         }
         last = Some(&entry.path);
         match entry.path.parent() {
+            None if entry.kind == EntryKind::Unsent && manifest.entries.len() == 1 => {}
             None if entry.kind != EntryKind::Directory => {
                 return Err(fail("the root is no directory"));
             }
@@ -151,6 +152,8 @@ mod tests {
             entries: vec![entry("", EntryKind::Directory), odd],
         };
         assert_eq!(decode(&encode(&manifest).unwrap()).unwrap(), manifest);
+        let nothing = Manifest::kept_back();
+        assert_eq!(decode(&encode(&nothing).unwrap()).unwrap(), nothing);
     }
 
     #[test]
@@ -162,6 +165,7 @@ mod tests {
             vec![root(), entry("a/b", EntryKind::Fifo)],
             vec![root(), entry("a", EntryKind::Fifo), entry("a/b", EntryKind::Fifo)],
             vec![entry("", EntryKind::Fifo)],
+            vec![entry("", EntryKind::Unsent), entry("a", EntryKind::Unsent)],
             vec![root(), entry("a", file(vec![part], 1))],
             vec![root(), entry("a", file(Vec::new(), 1))],
             vec![root(), entry("a", EntryKind::Hardlink { target: TreePath::new("b").unwrap() })],

@@ -116,19 +116,33 @@ pub enum ScanError {
     Manifest(#[from] ManifestError),
 }
 
+/// Which of a tree's entries are wanted, one answer for each: names and links are there already,
+/// content is not.
+pub type Choice<'a> = dyn Fn(&Manifest) -> Vec<bool> + 'a;
+
 /// Scans a whole directory. `filter` is asked about every entry with its path and whether it is a
-/// directory. Packs are written into the existing directory `pack_directory`; those that `memory`
-/// knows are not.
+/// directory. Of files that `choice` does not want only the names are told, and they are not read.
+/// Packs are written into the existing directory `pack_directory`; those that `memory` knows are not.
 pub fn scan(
     root: &Path,
     owner: Owner,
     filter: &mut dyn FnMut(&TreePath, bool) -> Verdict,
-    pack_directory: &Path,
-    memory: &Memory,
+    choice: &Choice<'_>,
+    (pack_directory, memory): (&Path, &Memory),
 ) -> Result<Scan, ScanError> {
     let mut paths = Vec::new();
     walk(root, &TreePath::root(), filter, &mut paths)?;
-    build(root, paths, owner, pack_directory, memory)
+    build(root, paths, owner, choice, (pack_directory, memory))
+}
+
+/// A tree of which nothing is told: it is not even looked at.
+pub fn kept_back() -> Result<Scan, ScanError> {
+    let manifest = Manifest::kept_back();
+    let encoded = manifest::encode(&manifest)?;
+    let digest = Digest::of(&encoded);
+    let (packs, files) = (Vec::new(), Vec::new());
+    let (directory, memory) = (PathBuf::new(), Memory::default());
+    Ok(Scan { manifest, encoded, digest, packs, files, directory, memory })
 }
 
 /// Scans some paths of a root file system: each with all that is below it, and with its parent
@@ -147,7 +161,8 @@ pub fn scan_paths(
             found.push(path.clone());
         }
     }
-    build(root, found, Owner::Keep, pack_directory, &Memory::default())
+    let everything = |manifest: &Manifest| vec![true; manifest.entries.len()];
+    build(root, found, Owner::Keep, &everything, (pack_directory, &Memory::default()))
 }
 
 fn on_disk(root: &Path, path: &TreePath) -> PathBuf {
@@ -194,41 +209,14 @@ fn build(
     root: &Path,
     mut paths: Vec<TreePath>,
     owner: Owner,
-    pack_directory: &Path,
-    memory: &Memory,
+    choice: &Choice<'_>,
+    (pack_directory, memory): (&Path, &Memory),
 ) -> Result<Scan, ScanError> {
     add_parents(&mut paths);
-    let mut entries = Vec::with_capacity(paths.len());
-    let mut names: HashMap<(u64, u64), TreePath> = HashMap::new();
-    // Entries that have content, with what the disk says of them.
-    let mut contents: Vec<(usize, PathBuf, Metadata)> = Vec::new();
-    for path in paths {
-        let file = on_disk(root, &path);
-        let fail = |source| ScanError::Read { path: file.clone(), source };
-        let metadata = fs::symlink_metadata(&file).map_err(fail)?;
-        let first = (metadata.nlink() > 1 && metadata.is_file())
-            .then(|| names.get(&(metadata.dev(), metadata.ino())).cloned())
-            .flatten();
-        let kind = match first {
-            Some(target) => EntryKind::Hardlink { target },
-            None if is_file(&metadata) => {
-                if metadata.nlink() > 1 {
-                    names.insert((metadata.dev(), metadata.ino()), path.clone());
-                }
-                // Filled in below.
-                let digest = Digest::of(b"");
-                EntryKind::File { size_bytes: 0, digest, parts: Vec::new() }
-            }
-            None => special_kind(&file, &metadata).map_err(fail)?,
-        };
-        let made = entry(path, &file, &metadata, owner, kind).map_err(fail)?;
-        if metadata.is_file() && matches!(made.kind, EntryKind::File { .. }) {
-            contents.push((entries.len(), file, metadata));
-        }
-        entries.push(made);
-    }
-    let files = digests(&contents, memory)?;
+    let (mut entries, contents) = list(root, paths, owner)?;
     let mut known = Memory::default();
+    let contents = keep_back(&mut entries, contents, choice, (memory, &mut known));
+    let files = digests(&contents, memory)?;
     for (file, (_, path, metadata)) in files.iter().zip(&contents) {
         known.add_file(path, metadata, file.digest);
     }
@@ -255,12 +243,77 @@ fn build(
     Ok(Scan { manifest, encoded, digest, packs, files, directory, memory: known })
 }
 
+/// An entry that has content, by position, with what the disk says of it.
+type Content = (usize, PathBuf, Metadata);
+
+/// The entries, and those that have content, which is filled in later.
+fn list(
+    root: &Path,
+    paths: Vec<TreePath>,
+    owner: Owner,
+) -> Result<(Vec<Entry>, Vec<Content>), ScanError> {
+    let mut entries = Vec::with_capacity(paths.len());
+    let mut names: HashMap<(u64, u64), TreePath> = HashMap::new();
+    let mut contents: Vec<Content> = Vec::new();
+    for path in paths {
+        let file = on_disk(root, &path);
+        let fail = |source| ScanError::Read { path: file.clone(), source };
+        let metadata = fs::symlink_metadata(&file).map_err(fail)?;
+        let first = (metadata.nlink() > 1 && metadata.is_file())
+            .then(|| names.get(&(metadata.dev(), metadata.ino())).cloned())
+            .flatten();
+        let kind = match first {
+            Some(target) => EntryKind::Hardlink { target },
+            None if is_file(&metadata) => {
+                if metadata.nlink() > 1 {
+                    names.insert((metadata.dev(), metadata.ino()), path.clone());
+                }
+                // Filled in below.
+                let digest = Digest::of(b"");
+                EntryKind::File { size_bytes: 0, digest, parts: Vec::new() }
+            }
+            None => special_kind(&file, &metadata).map_err(fail)?,
+        };
+        let made = entry(path, &file, &metadata, owner, kind).map_err(fail)?;
+        if metadata.is_file() && matches!(made.kind, EntryKind::File { .. }) {
+            contents.push((entries.len(), file, metadata));
+        }
+        entries.push(made);
+    }
+    Ok((entries, contents))
+}
+
+/// Takes from the files that are not wanted all but their names, and answers with the others. What
+/// is known of them stays known.
+fn keep_back(
+    entries: &mut Vec<Entry>,
+    contents: Vec<Content>,
+    choice: &Choice<'_>,
+    (memory, known): (&Memory, &mut Memory),
+) -> Vec<Content> {
+    let manifest = Manifest { packs: Vec::new(), entries: std::mem::take(entries) };
+    let wanted = choice(&manifest);
+    *entries = manifest.entries;
+    for (entry, is_wanted) in entries.iter_mut().zip(&wanted) {
+        if !is_wanted && matches!(entry.kind, EntryKind::File { .. } | EntryKind::Hardlink { .. }) {
+            let path = std::mem::take(&mut entry.path);
+            let (mode, xattrs, kind) = (0, Vec::new(), EntryKind::Unsent);
+            *entry = Entry { path, mode, uid: 0, gid: 0, mtime_secs: 0, xattrs, kind };
+        }
+    }
+    let (kept, unread): (Vec<Content>, Vec<Content>) =
+        contents.into_iter().partition(|(position, ..)| wanted[*position]);
+    for (_, path, metadata) in &unread {
+        if let Some(digest) = memory.file(path, metadata) {
+            known.add_file(path, metadata, digest);
+        }
+    }
+    kept
+}
+
 /// The files' lengths and digests: read, all processors at once, or known.
-fn digests(
-    contents: &[(usize, PathBuf, Metadata)],
-    memory: &Memory,
-) -> Result<Vec<PackInput>, ScanError> {
-    let read = |(_, path, metadata): &(usize, PathBuf, Metadata)| {
+fn digests(contents: &[Content], memory: &Memory) -> Result<Vec<PackInput>, ScanError> {
+    let read = |(_, path, metadata): &Content| {
         if let Some(digest) = memory.file(path, metadata) {
             return Ok(PackInput { path: path.clone(), size_bytes: metadata.len(), digest });
         }

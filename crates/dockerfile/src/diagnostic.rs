@@ -38,6 +38,8 @@ impl Problem {
 
     /// Code of a source that the context does not have.
     pub(crate) const NOT_IN_CONTEXT: &'static str = "missing-source";
+    /// The code of a source that the client kept back.
+    pub(crate) const NOT_SENT: &'static str = crate::NOT_SENT;
 
     /// Adds "did you mean" where one of `known` is close to `word`.
     pub(crate) fn suggest<'a>(self, word: &str, known: impl IntoIterator<Item = &'a str>) -> Self {

@@ -29,10 +29,14 @@ use common::{Failure, Platform};
 pub use crate::checks::{Finding, Rule};
 pub use crate::describe::{Outline, OutlineArg, OutlineMount, Target};
 pub use crate::diagnostic::nearest;
-pub use crate::merge::merge;
-pub use crate::plan::context_name;
+pub use crate::merge::{Links, merge, merge_linked, rename_contexts};
+pub use crate::plan::{Paths, Reach, context_name};
 pub use crate::repository::{Address, Repository};
 use crate::stages::Stage;
+
+/// Code of the failure of an instruction that needs files of a context which the client kept back:
+/// a whole context would do.
+pub const NOT_SENT: &str = "context-partial";
 
 /// What a build asks of a Dockerfile.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,6 +156,8 @@ pub struct Planned {
     pub findings: Vec<Finding>,
     /// Set where the file asks that a finding fails the build: `# check=error=true`.
     pub violation: Option<Failure>,
+    /// What the instructions ask of the contexts.
+    pub reach: Reach,
 }
 
 /// A Dockerfile that could be parsed.

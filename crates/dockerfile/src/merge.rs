@@ -1,13 +1,21 @@
-//! Several plans of one file as one: what is the same in them is planned once.
+//! Several plans as one: what is the same in them is planned once.
 //!
-//! Each platform has its own plan. A stage that is equal in two of them (a `$BUILDPLATFORM` stage
-//! that does not ask for the target's platform, for example) is one stage of the build.
+//! Each platform and each target has its own plan. A stage that is equal in two of them (a
+//! `$BUILDPLATFORM` stage that does not ask for the target's platform, for example) is one stage of
+//! the build. A plan may start from what an earlier one makes: there an image stands for it.
+
+use std::collections::BTreeMap;
 
 use common::plan::{
-    Base, CopyFrom, Demand, ImageIndex, Mount, Op, Plan, PlannedStage, StageIndex, Step,
+    Base, CopyFrom, Demand, ImageIndex, Mount, Op, Plan, PlannedStage, SliceSelector, StageIndex,
+    Step,
 };
 
 use crate::Planned;
+use crate::plan::searched;
+
+/// The stages of earlier plans, by the reference of the image that stands for each.
+pub type Links = BTreeMap<String, StageIndex>;
 
 /// Puts plans together. Targets stay in the order of the plans.
 ///
@@ -15,10 +23,16 @@ use crate::Planned;
 /// Without any plan.
 #[expect(clippy::expect_used, reason = "documented: one plan at least")]
 pub fn merge(plans: Vec<Planned>) -> Planned {
+    let plans = plans.into_iter().map(|plan| (plan, Links::new()));
+    merge_linked(plans.collect()).expect("a plan")
+}
+
+/// The same for plans that start from what earlier ones make; nothing is nothing.
+pub fn merge_linked(plans: Vec<(Planned, Links)>) -> Option<Planned> {
     let mut plans = plans.into_iter();
-    let mut merged = plans.next().expect("a plan");
-    for other in plans {
-        add(&mut merged.plan, other.plan);
+    let (mut merged, _) = plans.next()?;
+    for (other, links) in plans {
+        add(&mut merged.plan, other.plan, &links);
         merged.remotes.extend(other.remotes);
         for warning in other.warnings {
             if !merged.warnings.contains(&warning) {
@@ -27,36 +41,73 @@ pub fn merge(plans: Vec<Planned>) -> Planned {
         }
         merged.findings.extend(other.findings);
         merged.violation = merged.violation.or(other.violation);
+        merged.reach.add(other.reach);
     }
     merged.findings.sort();
     merged.findings.dedup();
     merged.plan.stages.iter_mut().for_each(|stage| stage.demands.clear());
     demands(&mut merged.plan.stages);
-    merged
+    Some(merged)
 }
 
-fn add(plan: &mut Plan, other: Plan) {
+/// Gives the contexts that a plan reads other names, or something else in their place. The main one
+/// has none.
+pub fn rename_contexts(plan: &mut Plan, new: &dyn Fn(Option<&str>) -> CopyFrom) {
+    for from in plan.stages.iter_mut().flat_map(|stage| &mut stage.steps).flat_map(sources) {
+        match from {
+            CopyFrom::Context => *from = new(None),
+            CopyFrom::NamedContext { name } => *from = new(Some(name)),
+            CopyFrom::Scratch | CopyFrom::Image { .. } | CopyFrom::Stage { .. } => {}
+        }
+    }
+}
+
+/// What stands for an image of the other plan.
+#[derive(Clone, Copy)]
+enum Found {
+    Image(ImageIndex),
+    Stage(StageIndex),
+}
+
+fn add(plan: &mut Plan, other: Plan, links: &Links) {
     let mut images = Vec::new();
     for image in other.images {
+        if let Some(stage) = links.get(&image.reference) {
+            images.push(Found::Stage(*stage));
+            continue;
+        }
         let found = plan.images.iter().position(|known| *known == image);
         let position = found.unwrap_or_else(|| {
             plan.images.push(image);
             plan.images.len() - 1
         });
-        images.push(ImageIndex(index(position)));
+        images.push(Found::Image(ImageIndex(index(position))));
     }
     let target = other.targets.first().map(|target| target.platform.to_string());
     let mut stages: Vec<StageIndex> = Vec::new();
     for mut stage in other.stages {
         match &mut stage.base {
             Base::Stage(base) => *base = stages[base.0 as usize],
-            Base::Image(image) => *image = images[image.0 as usize],
+            Base::Image(image) => {
+                stage.base = match images[image.0 as usize] {
+                    Found::Image(image) => Base::Image(image),
+                    Found::Stage(stage) => Base::Stage(stage),
+                };
+            }
             Base::Scratch => {}
         }
-        for from in stage.steps.iter_mut().flat_map(sources) {
+        for (from, patterns) in stage.steps.iter_mut().flat_map(sources_and_patterns) {
             match from {
                 CopyFrom::Stage { stage, .. } => *stage = stages[stage.0 as usize],
-                CopyFrom::Image { image } => *image = images[image.0 as usize],
+                CopyFrom::Image { image } => {
+                    *from = match images[image.0 as usize] {
+                        Found::Image(image) => CopyFrom::Image { image },
+                        Found::Stage(stage) => {
+                            let selector = SliceSelector::new(patterns);
+                            CopyFrom::Stage { stage, selector }
+                        }
+                    };
+                }
                 CopyFrom::Context | CopyFrom::Scratch | CopyFrom::NamedContext { .. } => {}
             }
         }
@@ -95,14 +146,22 @@ fn is_same(one: &PlannedStage, other: &PlannedStage) -> bool {
 }
 
 fn sources(step: &mut Step) -> Vec<&mut CopyFrom> {
+    sources_and_patterns(step).into_iter().map(|(from, _)| from).collect()
+}
+
+/// What a step reads from, and what it reads there.
+fn sources_and_patterns(step: &mut Step) -> Vec<(&mut CopyFrom, Vec<String>)> {
     match &mut step.op {
-        Op::Copy(copy) => vec![&mut copy.from],
+        Op::Copy(copy) => {
+            let patterns = copy.sources.iter().map(|source| searched(source)).collect();
+            vec![(&mut copy.from, patterns)]
+        }
         Op::Run(run) => run
             .mounts
             .iter_mut()
             .filter_map(|mount| match mount {
-                Mount::Bind { from, .. } => Some(from),
-                Mount::Cache { from, .. } => from.as_mut(),
+                Mount::Bind { from, source, .. } => Some((from, vec![searched(source)])),
+                Mount::Cache { from, source, .. } => Some((from.as_mut()?, vec![searched(source)])),
                 Mount::Tmpfs { .. } | Mount::Secret { .. } | Mount::Ssh { .. } => None,
             })
             .collect(),

@@ -25,7 +25,7 @@ const ELSEWHERE: [(&str, &str); 29] = [
     ("G14", "of config, history and files: e2e/tests/outputs.rs"),
     ("G15", "crates/dockerfile, tests/conformance/scopes.rs"),
     ("G19", "several platforms go to registries and OCI layouts: e2e/tests/platforms.rs"),
-    ("H7", "cli, context: not limited to what is named yet"),
+    ("H7", "e2e/tests/reach.rs"),
     ("H8", "crates/dockerfile, tests/conformance/checks.rs"),
     ("I1", "crates/dockerfile, tests/conformance/keys.rs"),
     ("I2", "crates/dockerfile, tests/conformance/keys.rs"),

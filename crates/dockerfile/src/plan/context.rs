@@ -1,18 +1,16 @@
 //! The files of the context that a copy depends on.
-//!
-//! The selection may be larger than what is copied, never smaller: where a link lies on the way the
-//! whole context counts.
 
 use std::collections::BTreeMap;
 
 use common::Digest;
 use common::digest::Hasher;
-use common::tree::{Entry, EntryKind, Manifest, TreePath};
+use common::tree::{Entry, EntryKind, Manifest};
 
 use super::Files;
+use super::paths;
+use super::select::{Selection, has_wildcard};
 use crate::diagnostic::{Problem, nearest};
 use crate::expand::Budget;
-use common::ignore;
 
 /// The context of one plan.
 pub(crate) struct Context<'a> {
@@ -32,97 +30,43 @@ impl<'a> Context<'a> {
         if let Some(digest) = self.known.get(pattern) {
             return Ok(*digest);
         }
-        let Files::Known(manifest) = self.files else { return Ok(Digest::of(b"")) };
-        let parts: Vec<&str> = pattern.split('/').filter(|part| !part.is_empty()).collect();
-        let digest = match manifest {
-            None if parts.is_empty() || has_wildcard(pattern) => Digest::of(b""),
-            None => return Err(missing(None, pattern, &parts)),
-            Some(manifest) => match matched(manifest, &parts, budget)? {
-                Matched::ThroughLink if parts.is_empty() => digest(manifest, &manifest.entries),
-                Matched::ThroughLink => self.select("/", budget)?,
-                Matched::Entries(entries) if entries.is_empty() && !has_wildcard(pattern) => {
-                    return Err(missing(Some(manifest), pattern, &parts));
+        let parts: Vec<&str> =
+            pattern.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+        let digest = match self.files {
+            Files::Unknown => Digest::of(b""),
+            Files::Known(None) if parts.is_empty() || has_wildcard(pattern) => Digest::of(b""),
+            Files::Known(None) => return Err(missing(None, pattern, &parts)),
+            Files::Known(Some(manifest)) => {
+                let found = Selection::of(manifest, pattern, budget)?;
+                let entries = || found.iter().map(|position| &manifest.entries[*position]);
+                if is_kept_back(manifest) || entries().any(|it| it.kind == EntryKind::Unsent) {
+                    return Err(unsent(pattern));
                 }
-                Matched::Entries(entries) => digest(manifest, entries),
-            },
+                if found.is_empty() && !has_wildcard(pattern) {
+                    return Err(missing(Some(manifest), &paths::searched(pattern), &parts));
+                }
+                digest(manifest, entries())
+            }
         };
         self.known.insert(pattern.to_owned(), digest);
         Ok(digest)
     }
-}
 
-enum Matched<'a> {
-    Entries(Vec<&'a Entry>),
-    /// A link lies on the way: anything may be meant.
-    ThroughLink,
-}
-
-fn matched<'a>(
-    manifest: &'a Manifest,
-    parts: &[&str],
-    budget: &Budget,
-) -> Result<Matched<'a>, Problem> {
-    let literal = parts.iter().take_while(|part| !has_wildcard(part)).count();
-    for length in 1..=literal {
-        let entry = TreePath::new(parts[..length].join("/")).ok().and_then(|p| manifest.get(&p));
-        if entry.is_some_and(|entry| matches!(entry.kind, EntryKind::Symlink { .. })) {
-            return Ok(Matched::ThroughLink);
-        }
+    /// The patterns that were asked for.
+    pub(crate) fn patterns(self) -> impl Iterator<Item = String> {
+        self.known.into_keys()
     }
-    let prefix = parts[..literal].join("/");
-    let below = |entry: &Entry| entry.path.as_bytes() < format!("{prefix}/").as_bytes();
-    let beyond = |entry: &Entry| entry.path.as_bytes() < format!("{prefix}0").as_bytes();
-    let (from, to) = match literal {
-        0 => (0, manifest.entries.len()),
-        // `0` is what follows the slash.
-        _ => (manifest.entries.partition_point(below), manifest.entries.partition_point(beyond)),
-    };
-    let itself = TreePath::new(prefix).ok().filter(|_| literal > 0);
-    let itself = itself.and_then(|path| manifest.get(&path));
-    budget.charge(to - from + 1).map_err(Problem::too_much)?;
-    let mut matched: Vec<&Entry> = Vec::new();
-    for entry in itself.into_iter().chain(&manifest.entries[from..to]) {
-        match place(parts, &entry.path) {
-            Place::OnTheWay | Place::Matched if matches!(entry.kind, EntryKind::Symlink { .. }) => {
-                return Ok(Matched::ThroughLink);
-            }
-            Place::Elsewhere | Place::OnTheWay => {}
-            Place::Matched | Place::Below => matched.push(entry),
-        }
-    }
-    Ok(Matched::Entries(matched))
 }
 
-fn has_wildcard(pattern: &str) -> bool {
-    pattern.contains(['*', '?', '[', '\\'])
+/// Whether the client sent no more of it than that it is there.
+fn is_kept_back(manifest: &Manifest) -> bool {
+    manifest.entries.first().is_some_and(|root| root.kind == EntryKind::Unsent)
 }
 
-enum Place {
-    /// The pattern goes on below it.
-    OnTheWay,
-    /// It is what the pattern names.
-    Matched,
-    /// It lies below what the pattern names.
-    Below,
-    Elsewhere,
-}
-
-fn place(parts: &[&str], path: &TreePath) -> Place {
-    let text = path.display();
-    let names: Vec<&str> = text.split('/').filter(|name| !name.is_empty()).collect();
-    // Whoever copies may see bytes where this sees characters: such names fit every wildcard.
-    let fits = |(part, name): (&&str, &&str)| {
-        *part == *name
-            || (has_wildcard(part) && (!name.is_ascii() || ignore::component(part, name)))
-    };
-    if !parts.iter().zip(&names).all(fits) {
-        return Place::Elsewhere;
-    }
-    match names.len().cmp(&parts.len()) {
-        std::cmp::Ordering::Less => Place::OnTheWay,
-        std::cmp::Ordering::Equal => Place::Matched,
-        std::cmp::Ordering::Greater => Place::Below,
-    }
+fn unsent(pattern: &str) -> Problem {
+    let message = format!("{pattern:?} was not sent: the client could not see that it is needed");
+    Problem::new(Problem::NOT_SENT, message)
+        .with_hint("a client that sends whole contexts can build this")
 }
 
 /// Path, type, mode, capability, link and content of each entry; never times. Owners are root's.
@@ -161,6 +105,8 @@ fn digest<'a>(manifest: &Manifest, entries: impl IntoIterator<Item = &'a Entry>)
                 field(b"symlink");
                 field(target);
             }
+            // Nobody asks for one that was not sent.
+            EntryKind::Unsent => field(b"unsent"),
             EntryKind::Fifo => field(b"fifo"),
             EntryKind::CharDevice { major, minor } => {
                 field(b"character device");

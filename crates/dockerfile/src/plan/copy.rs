@@ -145,8 +145,7 @@ impl Planner<'_> {
     ) -> Result<CopyFrom, Problem> {
         let Some(from) = &copy.from else {
             for (source, written) in sources.iter().zip(written) {
-                let searched = paths::searched(source);
-                let digest = self.context.select(&searched, &self.graph.global.budget);
+                let digest = self.context.select(source, &self.graph.global.budget);
                 let digest =
                     digest.map_err(|problem| self.missing(source, problem).blaming(*written))?;
                 key.part(format!("files {source}"), digest.to_string());

@@ -2,8 +2,8 @@
 //!
 //! `graph` finds what the target needs and which images are missing, `scope` knows the variables,
 //! `stage` walks one stage's instructions; `config`, `run` and `copy` turn them into configuration,
-//! history and steps, `mounts` reads `--mount`, `context` selects the files that a copy depends on,
-//! `history` writes what BuildKit writes.
+//! history and steps, `mounts` reads `--mount`, `context` and `select` find the files that a copy depends on,
+//! `reach` tells beforehand which may be, `history` writes what BuildKit writes.
 
 mod checks;
 mod config;
@@ -14,13 +14,17 @@ mod graph;
 mod history;
 mod mounts;
 mod paths;
+mod reach;
 mod remotes;
 mod run;
 mod scope;
+mod select;
 mod stage;
 mod whole;
 
 pub(crate) use graph::Graph;
 pub use graph::context_name;
+pub(crate) use paths::searched;
+pub use reach::{Paths, Reach};
 pub(crate) use scope::{Global, Variables};
 pub(crate) use whole::{Files, Outcome, missing_images, plan};

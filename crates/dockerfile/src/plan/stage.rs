@@ -14,6 +14,7 @@ use super::Files;
 use super::checks::{Checks, Seen};
 use super::context::Context;
 use super::graph::{self, Graph, NodeBase};
+use super::reach::Reach;
 use super::scope::{MAX_VARIABLES, Variables, bad_word};
 use super::{history, paths};
 use crate::checks::Finding;
@@ -102,6 +103,13 @@ impl<'a> Planner<'a> {
         (self.stages, self.images, self.graph.global.consumed(), self.checks.findings())
     }
 
+    /// What the instructions asked of the contexts.
+    pub(crate) fn reach(&mut self) -> Reach {
+        let named = std::mem::take(&mut self.named).into_iter();
+        let context = std::mem::replace(&mut self.context, Context::new(self.files));
+        Reach::new(context.patterns(), named.map(|(name, context)| (name, context.patterns())))
+    }
+
     /// Plans the stage at a position of the graph. With failures the stage is incomplete, but later
     /// ones can be looked at too.
     pub(crate) fn stage(&mut self, position: usize) -> Vec<Failure> {
@@ -163,7 +171,7 @@ impl<'a> Planner<'a> {
                 Files::Known(_) => Files::Known(manifest),
             })
         });
-        context.select(&paths::searched(pattern), &self.graph.global.budget)
+        context.select(pattern, &self.graph.global.budget)
     }
 
     /// A base of files: a stage that a named context has taken the place of.

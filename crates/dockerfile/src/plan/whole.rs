@@ -78,6 +78,7 @@ pub(crate) fn plan(
     let outline = file.outline(options, &graph, &planner.stages, &planner.variables);
     let mut remotes = std::mem::take(&mut planner.remotes);
     remotes.extend(graph.global.epoch.need.clone());
+    let reach = planner.reach();
     let (stages, images, consumed, found) = planner.finish();
     findings.extend(found);
     let findings = config.filter(findings, &file.comments);
@@ -99,6 +100,7 @@ pub(crate) fn plan(
         outline,
         findings,
         violation,
+        reach,
     })))
 }
 

@@ -5,4 +5,5 @@ mod agents;
 mod builds;
 mod database;
 mod leases;
+mod scheduling;
 mod tags;

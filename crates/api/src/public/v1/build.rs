@@ -96,6 +96,51 @@ pub struct BuildRequest {
     /// What to make.
     #[serde(default)]
     pub outputs: Vec<OutputRequest>,
+    /// Several targets as one build, whose graph is one: what they share runs once. Then `target`,
+    /// `build_args`, `labels`, `platforms`, `contexts` and `outputs` are theirs, and empty here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub targets: Vec<TargetRequest>,
+    /// From -100 to 100: among the builds of the project, the higher goes first.
+    #[serde(default)]
+    pub priority: i16,
+    /// The build fails when it has not ended after so long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<u32>,
+    /// It fails when a worker has held one of its stages for so long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage_timeout_seconds: Option<u32>,
+    /// Older builds of the project with the same key, such as a branch, are ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supersede: Option<String>,
+}
+
+/// One of several targets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct TargetRequest {
+    /// What later targets and people call it.
+    pub name: String,
+    /// Where Dockerfile and files come from; absent is that of the build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<BuildSource>,
+    /// Name of the stage to build; absent is the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// As of a build.
+    #[serde(default)]
+    pub build_args: BTreeMap<String, String>,
+    /// As of a build.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// As of a build.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub platforms: Vec<Platform>,
+    /// As of a build, and results of earlier targets.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub contexts: BTreeMap<String, NamedContextSource>,
+    /// As of a build.
+    #[serde(default)]
+    pub outputs: Vec<OutputRequest>,
 }
 
 /// Where the time of a stage or step went, in milliseconds.

@@ -13,7 +13,7 @@ mod worker;
 pub use agent::{AgentMessage, AgentMessages, AgentPoll, AgentReply};
 pub use build::{
     BuildPage, BuildRequest, BuildSource, BuildView, ContextSource, DockerfileSource, ExportView,
-    LeftName, SliceTransferView, StageView, StepView, TimingView,
+    LeftName, SliceTransferView, StageView, StepView, TargetRequest, TimingView,
 };
 pub use check::{
     CheckView, FindingView, OutlineArgView, OutlineMountView, OutlineView, TargetView,

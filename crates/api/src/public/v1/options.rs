@@ -29,6 +29,11 @@ pub enum NamedContextSource {
         /// One, or one a platform.
         images: Vec<LayoutImage>,
     },
+    /// What an earlier target of the same build makes, for the same platform.
+    Target {
+        /// Its name.
+        name: String,
+    },
 }
 
 /// An image that a client brings.
