@@ -162,9 +162,10 @@ pub fn layers(
     let pairs = manifest.layers.iter().zip(diff_ids);
     pairs
         .map(|(descriptor, diff_id)| {
-            let origin = match media_type::is_foreign(&descriptor.media_type) {
-                true => foreign(descriptor, origin)?,
-                false => origin.clone(),
+            let origin = if media_type::is_foreign(&descriptor.media_type) {
+                foreign(descriptor, origin)?
+            } else {
+                origin.clone()
             };
             Ok(Layer {
                 diff_id: *diff_id,
