@@ -25,7 +25,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, CliError> {
         Command::Bake(arguments) => {
             let bake = bake::read(&arguments)?;
             if arguments.print {
-                return bake::print(&bake);
+                return Ok(bake::print(&bake));
             }
             bake::run(&client_for_builds(&server).await?, &arguments, &bake).await
         }
