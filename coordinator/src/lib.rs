@@ -16,3 +16,4 @@ mod vault;
 pub use boot::{BootError, Server};
 pub use config::Config;
 pub use http::openapi;
+pub use scheduler::simulation;

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use coordinator::auth::{KeyRing, Scope};
 use coordinator::config::SECTIONS;
+use coordinator::simulation::{Farm, Shape, Workload, random, recorded, simulate};
 use coordinator::{Config, Server};
 use service::lifecycle::Lifecycle;
 
@@ -44,6 +45,59 @@ enum Command {
     },
     /// Print the API's OpenAPI document.
     Openapi,
+    /// Say what the scheduler makes of a workload, on a farm with a virtual clock.
+    Simulate(Simulate),
+}
+
+#[derive(clap::Args)]
+struct Simulate {
+    /// Workers.
+    #[arg(long, default_value_t = 10)]
+    workers: usize,
+    /// Stages that each runs at once.
+    #[arg(long, default_value_t = 2)]
+    slots: u32,
+    /// Random builds: wide, deep, diamond, mixed or burst.
+    #[arg(long, default_value = "mixed")]
+    shape: Shape,
+    /// Stages of the random builds.
+    #[arg(long, default_value_t = 1000)]
+    stages: usize,
+    /// Projects that they belong to: p0, p1 and so on.
+    #[arg(long, default_value_t = 5)]
+    projects: u32,
+    /// Weight of a project, as PROJECT=WEIGHT; 100 where none is named.
+    #[arg(long, value_parser = weight)]
+    weight: Vec<(String, u32)>,
+    /// Another seed is another workload.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Instead of random builds one that was run, as `slipway show --json` prints it.
+    #[arg(long)]
+    recorded: Option<PathBuf>,
+    /// How many of it come at once.
+    #[arg(long, default_value_t = 1)]
+    times: usize,
+}
+
+fn weight(text: &str) -> Result<(String, u32), String> {
+    let (project, weight) = text.split_once('=').ok_or("not PROJECT=WEIGHT")?;
+    Ok((project.to_owned(), weight.parse().map_err(|_| "the weight is no number")?))
+}
+
+impl Simulate {
+    fn workload(&self) -> anyhow::Result<Workload> {
+        let Some(path) = &self.recorded else {
+            return Ok(random(self.shape, self.stages, self.projects, self.seed));
+        };
+        let text = std::fs::read(path).with_context(|| path.display().to_string())?;
+        Ok(recorded(&text, self.times)?)
+    }
+
+    fn farm(&self) -> Farm {
+        let weights = self.weight.iter().cloned().collect();
+        Farm { workers: self.workers.max(1), slots: self.slots.max(1), weights, seed: self.seed }
+    }
 }
 
 #[derive(clap::Args)]
@@ -82,6 +136,11 @@ async fn main() -> anyhow::Result<()> {
         }
         Command::Openapi => {
             writeln!(std::io::stdout(), "{}", coordinator::openapi()?)?;
+            Ok(())
+        }
+        Command::Simulate(arguments) => {
+            let report = simulate(&arguments.workload()?, &arguments.farm());
+            writeln!(std::io::stdout(), "{report}")?;
             Ok(())
         }
     }

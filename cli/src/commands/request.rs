@@ -34,6 +34,10 @@ pub(crate) fn request(
         pull: arguments.pull,
         outputs,
         targets: Vec::new(),
+        priority: 0,
+        timeout_seconds: None,
+        stage_timeout_seconds: None,
+        supersede: None,
     })
 }
 

@@ -9,6 +9,7 @@ mod negotiate_context;
 mod new_plan;
 mod options;
 mod outputs;
+mod place;
 pub(crate) mod plan_build;
 mod presign_objects;
 mod read_log;
@@ -25,3 +26,4 @@ mod view_build;
 
 pub(crate) use read_log::{Cursor, LogEvent};
 pub(crate) use state::{App, AppError};
+pub(crate) use sync_worker::{needs, offer};

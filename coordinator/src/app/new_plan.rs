@@ -7,7 +7,7 @@ use common::image::{ImageDocument, ResolvedImage, RootFs};
 use common::plan::{Base, CopyFrom, Op, Plan, PlanTarget, PlannedStage, StageIndex, Step};
 use common::stage::{StageKind, StageState};
 use common::{Platform, StageId};
-use store::{NewEdge, NewPlan, NewStage, NewStep};
+use store::{NewEdge, NewPlan, NewStage, NewStep, Placing};
 use uuid::Uuid;
 
 use super::AppError;
@@ -94,6 +94,7 @@ fn new_export(
         layers: None,
         slices: Vec::new(),
         steps: Vec::new(),
+        placing: Placing::default(),
     })
 }
 
@@ -150,6 +151,7 @@ fn new_stage(
         layers,
         slices: decided.slices.clone(),
         steps: steps.collect(),
+        placing: Placing::default(),
     })
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::public::v1::{BuildRequest, NamedContextSource};
+use api::public::v1::{BuildRequest, BuildSource, NamedContextSource};
 use blobstore::manifest::{self, MAX_STORED_BYTES};
 use blobstore::names;
 use common::outcome::Failure;
@@ -155,6 +155,9 @@ impl App {
         let mut stored = new_plan(&plan, &decided, &Settings::of(&request, &parts), exports)?;
         stored.context = targets::main_context(&parts);
         stored.warnings = warnings;
+        let BuildSource::Context(source) = &request.source;
+        let dockerfile = &source.dockerfile.name;
+        self.place(&request.project, &request, dockerfile, &mut stored).await?;
         Ok(stored)
     }
 

@@ -9,7 +9,8 @@ use common::image::LayerOrigin;
 use common::{FailureClass, Lease};
 use logbus::Message;
 use store::{
-    CachedSlice, Finished, NewExport, ObjectKey, ObjectRow, Outcome, Resulted, StoreError,
+    CachedSlice, Finished, NewExport, ObjectKey, ObjectRow, Outcome, QuarantineRule, Resulted,
+    StoreError,
 };
 
 use super::documents::{ExportDocument, StageDocument};
@@ -17,6 +18,9 @@ use super::{App, AppError};
 
 /// Longest text of one chunk in bytes.
 const MAX_CHUNK_BYTES: usize = 512 << 10;
+
+/// When a worker is left alone, and for how long.
+const QUARANTINE: QuarantineRule = QuarantineRule { failures: 3, secs: 300.0 };
 
 impl App {
     /// A step began, ended, or its layer is stored.
@@ -86,7 +90,37 @@ impl App {
         }
         self.bus.send(Message::Workers);
         self.bus.send(Message::Build(build));
+        if let Resulted::Recorded(_) = resulted {
+            // Hints for the scheduler: the result counts without them.
+            if let Err(error) = self.learn(report, &finished.outcome).await {
+                tracing::warn!(%error, "what a result teaches was not stored");
+            }
+        }
         Ok(())
+    }
+
+    /// What a result says of the stage's length, of the worker's layers and of its health.
+    async fn learn(&self, report: &ResultReport, outcome: &Outcome) -> store::Result<()> {
+        match outcome {
+            Outcome::Succeeded { layers, .. } => {
+                let timing = &report.timing;
+                let millis = timing.fetch_millis
+                    + timing.run_millis
+                    + timing.snapshot_millis
+                    + timing.upload_millis;
+                self.store.remember_duration(report.lease.stage, millis).await?;
+                self.store.remember_layers(report.lease, layers).await?;
+                self.store.note_success(report.lease).await
+            }
+            Outcome::Failed { failure, .. } if failure.class == FailureClass::Infrastructure => {
+                let rule = QUARANTINE;
+                if let Some(name) = self.store.note_fault(report.lease, failure, rule).await? {
+                    tracing::warn!(worker.name = name, "a worker failed too often: left alone");
+                }
+                Ok(())
+            }
+            Outcome::Failed { .. } | Outcome::HandedBack => Ok(()),
+        }
     }
 
     async fn outcome(&self, report: &ResultReport) -> Result<Outcome, AppError> {

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use common::BuildId;
 use logbus::Message;
-use store::{NewBuild, Submitted};
+use store::{BuildOrder, NewBuild, Submitted};
 
 use super::{App, AppError, layouts, targets};
 
@@ -26,6 +26,8 @@ const MAX_AGENTS: usize = 100;
 const MAX_SECRET_BYTES: usize = 500 << 10;
 /// Most named contexts of one build.
 const MAX_CONTEXTS: usize = 200;
+/// Longest time that a build or a stage may ask for: a week.
+const MAX_TIMEOUT_SECS: u32 = 7 * 24 * 3600;
 
 impl App {
     /// Stores a request; the planner does the rest.
@@ -53,11 +55,19 @@ impl App {
             request_key: key,
             dockerfile: source.dockerfile.name.clone(),
             target: targets::title(request),
+            order: BuildOrder {
+                priority: request.priority,
+                timeout_secs: request.timeout_seconds,
+                supersede_key: request.supersede.clone(),
+            },
         };
         let submitted = self.store.submit_build(&build).await?;
         if let Submitted::New(build) = submitted {
             tracing::info!(build.id = %build, project = %request.project, "build accepted");
             self.bus.send(Message::Planner);
+            if request.supersede.is_some() {
+                self.bus.send(Message::Workers);
+            }
         }
         Ok(submitted)
     }
@@ -112,6 +122,16 @@ fn check_part(request: &BuildRequest, earlier: &BTreeSet<String>) -> Result<(), 
     }
     if request.platforms.len() > MAX_PLATFORMS {
         return bad(format!("a build is for at most {MAX_PLATFORMS} platforms"));
+    }
+    if !(-100..=100).contains(&request.priority) {
+        return bad("priority has to be from -100 to 100".to_owned());
+    }
+    let times = [request.timeout_seconds, request.stage_timeout_seconds];
+    if times.into_iter().flatten().any(|secs| secs == 0 || secs > MAX_TIMEOUT_SECS) {
+        return bad(format!("a timeout has 1 to {MAX_TIMEOUT_SECS} seconds"));
+    }
+    if request.supersede.as_ref().is_some_and(|key| key.is_empty() || key.len() > 300) {
+        return bad("supersede has 1 to 300 bytes".to_owned());
     }
     check_secrets(&request.secrets)?;
     if request.agents.len() > MAX_AGENTS {

@@ -12,13 +12,13 @@ use common::image::Layer;
 use common::stage::StageKind;
 use common::{BuildId, Failure, FailureClass, Lease, StageId};
 use logbus::Message;
-use store::{CachedSlice, Held, StageJobRow, SyncState};
+use store::{CachedSlice, Held, NeedsRow, OfferRow, ReadyRow, StageJobRow, SyncState};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::documents::{ExportDocument, StageDocument};
 use super::{App, AppError};
-use crate::scheduler::{Asking, choose};
+use crate::scheduler::{Asking, Needs, Offer, Ready, Shares, choose};
 
 /// Longest time that an answer is held back.
 const MAX_WAIT: Duration = Duration::from_secs(20);
@@ -26,8 +26,6 @@ const MAX_WAIT: Duration = Duration::from_secs(20);
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Looks at what is ready in one exchange.
 const CLAIM_ROUNDS: usize = 4;
-/// Ready stages that the scheduler looks at.
-const READY_LIMIT: u32 = 200;
 
 impl App {
     /// Takes a worker's state and answers with the state it should have, at once when there is
@@ -35,12 +33,11 @@ impl App {
     pub(crate) async fn sync_worker(
         &self,
         request: &SyncRequest,
-        platforms: Vec<String>,
     ) -> Result<SyncResponse, AppError> {
         let until = Instant::now() + Duration::from_millis(request.wait_millis).min(MAX_WAIT);
         let mut wakes = self.bus.subscribe();
         loop {
-            let response = self.exchange(request, platforms.clone()).await?;
+            let response = self.exchange(request).await?;
             let has_news = !response.assignments.is_empty()
                 || !response.abandon.is_empty()
                 || !response.inputs.is_empty();
@@ -57,11 +54,7 @@ impl App {
         }
     }
 
-    async fn exchange(
-        &self,
-        request: &SyncRequest,
-        platforms: Vec<String>,
-    ) -> Result<SyncResponse, AppError> {
+    async fn exchange(&self, request: &SyncRequest) -> Result<SyncResponse, AppError> {
         let held: Vec<Held> = request
             .held
             .iter()
@@ -90,7 +83,7 @@ impl App {
         let mut leases = state.undelivered.clone();
         let free = request.free_slots.saturating_sub(u32::try_from(leases.len()).unwrap_or(0));
         if free > 0 && !request.draining {
-            leases.extend(self.claim(request, platforms, free).await?);
+            leases.extend(self.claim(request, free).await?);
         }
         let mut assignments = Vec::new();
         for lease in leases {
@@ -105,17 +98,12 @@ impl App {
         })
     }
 
-    async fn claim(
-        &self,
-        request: &SyncRequest,
-        platforms: Vec<String>,
-        free_slots: u32,
-    ) -> Result<Vec<Lease>, AppError> {
+    async fn claim(&self, request: &SyncRequest, free_slots: u32) -> Result<Vec<Lease>, AppError> {
         let mut leases = Vec::new();
         // Whoever loses a race for a stage looks again: another one may be left.
         for _ in 0..CLAIM_ROUNDS {
             let free = free_slots - u32::try_from(leases.len()).unwrap_or(free_slots);
-            let (mut won, lost) = self.claim_round(request, &platforms, free).await?;
+            let (mut won, lost) = self.claim_round(request, free).await?;
             leases.append(&mut won);
             if lost == 0 {
                 break;
@@ -128,18 +116,33 @@ impl App {
     async fn claim_round(
         &self,
         request: &SyncRequest,
-        platforms: &[String],
         free_slots: u32,
     ) -> Result<(Vec<Lease>, usize), AppError> {
         let (mut leases, mut lost) = (Vec::new(), 0);
-        let ready = self.store.ready_stages(READY_LIMIT).await?;
-        if ready.is_empty() || free_slots == 0 {
+        let row = self.store.asking_worker(request.worker).await?;
+        if row.is_quarantined || free_slots == 0 {
             return Ok((leases, lost));
         }
-        let other_idle = self.store.other_idle_workers(request.worker).await?;
-        let platforms = platforms.to_vec();
-        let asking = Asking { worker: request.worker, platforms, free_slots, other_idle };
-        for stage in choose(&ready, &asking) {
+        let ready = self.store.ready_stages(request.worker, &row.offer).await?;
+        if ready.is_empty() {
+            return Ok((leases, lost));
+        }
+        let asking = Asking {
+            offer: offer(row.offer),
+            used_cpu_millis: row.used_cpu_millis,
+            used_memory_bytes: row.used_memory_bytes,
+            free_slots,
+            other_idle: self.store.other_idle_workers(request.worker).await?,
+            is_quarantined: row.is_quarantined,
+        };
+        let facts: Vec<Ready> = ready.iter().map(fact).collect();
+        let running = self.store.running_by_project().await?.into_iter().collect();
+        let shares = Shares { running, weights: BTreeMap::new() };
+        let choice = choose(&facts, &asking, &shares);
+        for (stage, left) in &choice.left {
+            tracing::trace!(stage.id = %stage, worker.id = %request.worker, ?left, "left alone");
+        }
+        for stage in choice.take {
             match self.store.claim_stage(stage, request.worker, request.session).await? {
                 Some(lease) => {
                     self.metrics.claims_total.with_label_values(&["won"]).inc();
@@ -254,6 +257,35 @@ impl App {
         let (source_date_epoch, targets) = (export.source_date_epoch, export.targets);
         Ok(Some(Job::Export(Box::new(ExportJob { images, source_date_epoch, targets }))))
     }
+}
+
+/// A stage as it looks to the worker.
+fn fact(row: &ReadyRow) -> Ready {
+    // However little it is, it is worth a moment.
+    let has = |is_there: bool| if is_there { row.base_bytes.max(1) } else { 0 };
+    Ready {
+        id: row.id,
+        project: row.project.clone(),
+        needs: needs(row.needs.clone()),
+        priority: row.priority,
+        critical_millis: row.critical_millis,
+        waiting_millis: row.waiting_millis,
+        here_bytes: has(row.is_here),
+        elsewhere_bytes: has(row.is_elsewhere),
+        failed_here: row.failed_here,
+    }
+}
+
+/// What a stage needs.
+pub(crate) fn needs(row: NeedsRow) -> Needs {
+    let NeedsRow { platform, labels, cpu_millis, memory_bytes } = row;
+    Needs { platform, labels, cpu_millis, memory_bytes }
+}
+
+/// What a worker has.
+pub(crate) fn offer(row: OfferRow) -> Offer {
+    let OfferRow { platforms, labels, cpu_millis, memory_bytes } = row;
+    Offer { platforms, labels, cpu_millis, memory_bytes }
 }
 
 fn slice_input(stage: StageId, slice: CachedSlice) -> SliceInput {

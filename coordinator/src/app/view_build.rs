@@ -163,7 +163,11 @@ fn waiting_for(state: StageState, row: &StageRow, all: &[StageRow]) -> Option<St
     match state {
         StageState::Waiting => Some(format!("waits for {}", open.join(", "))),
         StageState::Parked => Some(format!("waits for files of {}", open.join(", "))),
-        StageState::Ready => Some("waits for a worker with a free slot".to_owned()),
+        StageState::Ready => Some(
+            row.unplaceable
+                .clone()
+                .unwrap_or_else(|| "waits for a worker with a free slot".to_owned()),
+        ),
         _ => None,
     }
 }
@@ -192,6 +196,8 @@ fn worker_view(row: WorkerRow, lost_after_millis: u64) -> WorkerView {
         "suspect"
     } else if row.draining {
         "draining"
+    } else if row.quarantine.is_some() {
+        "quarantined"
     } else {
         "live"
     };

@@ -10,7 +10,7 @@ use api::{Problem, WORKER_PROTOCOL};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use common::{Platform, WorkerId};
+use common::WorkerId;
 use store::WorkerFacts;
 
 use super::reply::{Refusal, Reply};
@@ -57,6 +57,9 @@ pub(super) async fn enrol(
         name: request.name.clone(),
         platforms: request.platforms.clone(),
         version: request.version.chars().take(50).collect(),
+        labels: Vec::new(),
+        cpu_millis: 0,
+        memory_bytes: 0,
     };
     app.store.enrol_worker(&facts).await.map_err(AppError::from)?;
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -81,9 +84,7 @@ pub(super) async fn sync(
     Json(request): Json<SyncRequest>,
 ) -> Reply<Json<SyncResponse>> {
     own(&caller, request.worker)?;
-    // Workers of several platforms tell them at enrolment; all of ours run the host's.
-    let platforms = vec![Platform::host().to_string()];
-    Ok(Json(app.sync_worker(&request, platforms).await?))
+    Ok(Json(app.sync_worker(&request).await?))
 }
 
 /// Addresses of objects.

@@ -3,5 +3,6 @@
 //! The same code as everywhere else, on a timer. Several coordinators may run it at once.
 
 mod task;
+mod time;
 
 pub(crate) use task::run;

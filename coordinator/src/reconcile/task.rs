@@ -6,6 +6,7 @@ use std::time::Duration;
 use logbus::Message;
 use tokio_util::sync::CancellationToken;
 
+use super::time;
 use crate::app::App;
 
 /// Time between rounds.
@@ -31,6 +32,9 @@ async fn round(app: &App) -> store::Result<()> {
         app.metrics.workers_lost_total.inc_by(lost as u64);
         app.bus.send(Message::Workers);
     }
+    time::deadlines(app).await?;
+    time::placement(app).await?;
+    app.store.forget_layers().await?;
     let forgotten = app.store.forget_secrets().await?;
     if forgotten > 0 {
         tracing::debug!(secrets = forgotten, "secrets of builds that have ended are gone");

@@ -1,5 +1,15 @@
-//! Which stage a worker gets: a pure function of what waits and who asks.
+//! Which stage a worker gets: pure functions of what waits and who asks.
+//!
+//! Nothing here knows the database or the clock, so the same code runs in the simulation.
 
 mod choose;
+mod facts;
+mod place;
+mod predict;
+pub mod simulation;
 
-pub(crate) use choose::{Asking, choose};
+pub(crate) use choose::choose;
+pub(crate) use facts::{Asking, Needs, Offer, Ready, Shares};
+
+pub(crate) use place::unplaceable;
+pub(crate) use predict::{DEFAULT_MILLIS, critical_paths};

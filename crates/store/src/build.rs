@@ -29,6 +29,19 @@ pub struct NewBuild {
     pub target: Option<String>,
     /// Its secrets, sealed, by name.
     pub secrets: Vec<(String, Vec<u8>)>,
+    /// Its place among others.
+    pub order: BuildOrder,
+}
+
+/// The place of a build among others.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BuildOrder {
+    /// Higher goes first within the project.
+    pub priority: i16,
+    /// Longest time in seconds.
+    pub timeout_secs: Option<u32>,
+    /// It ends older builds of the project with the same key.
+    pub supersede_key: Option<String>,
 }
 
 /// What a submission came to.
@@ -55,9 +68,18 @@ impl Store {
     /// Stores a build as `queued`, once for each key.
     pub async fn submit_build(&self, build: &NewBuild) -> Result<Submitted> {
         let mut transaction = self.begin().await?;
+        if let Some(key) = &build.order.supersede_key {
+            // Of two that come at once one is the newer.
+            let lock = format!("{}/{key}", build.project);
+            sqlx::query!("select pg_advisory_xact_lock(hashtextextended($1, 0))", lock)
+                .execute(&mut *transaction)
+                .await?;
+        }
         let inserted = sqlx::query_scalar!(
-            r#"insert into build (id, project, request, request_key, dockerfile, target)
-               values ($1, $2, $3, $4, $5, $6)
+            r#"insert into build (id, project, request, request_key, dockerfile, target, priority,
+                                  supersede_key, timeout_secs, deadline)
+               values ($1, $2, $3, $4, $5, $6, $7, $8, $9,
+                       now() + make_interval(secs => $9::int))
                on conflict (project, request_key) do nothing
                returning id"#,
             build.id.0,
@@ -66,6 +88,9 @@ impl Store {
             build.request_key,
             build.dockerfile,
             build.target,
+            build.order.priority,
+            build.order.supersede_key,
+            build.order.timeout_secs.map(crate::int),
         )
         .fetch_optional(&mut *transaction)
         .await?;
@@ -79,6 +104,9 @@ impl Store {
                 )
                 .execute(&mut *transaction)
                 .await?;
+            }
+            if let Some(key) = &build.order.supersede_key {
+                supersede(&mut transaction, build, key).await?;
             }
             transaction.commit().await?;
             return Ok(Submitted::New(build.id));
@@ -170,13 +198,23 @@ impl Store {
     /// Ends a build on request. Stages that nobody holds end at once, holders are told. Returns
     /// false when the build had ended before.
     pub async fn cancel_build(&self, build: BuildId, failure: &Failure) -> Result<bool> {
+        self.end_build(build, "cancelled", failure).await
+    }
+
+    /// Fails a build whatever its stages do. Returns false when it had ended before.
+    pub async fn fail_build(&self, build: BuildId, failure: &Failure) -> Result<bool> {
+        self.end_build(build, "failed", failure).await
+    }
+
+    async fn end_build(&self, build: BuildId, state: &str, failure: &Failure) -> Result<bool> {
         let failure = write("failure", failure)?;
         let mut transaction = self.begin().await?;
         let done = sqlx::query!(
-            r#"update build set state = 'cancelled', failure = $2, ended_at = now()
+            r#"update build set state = $3, failure = $2, ended_at = now()
                where id = $1 and state in ('queued', 'planning', 'running')"#,
             build.0,
             failure,
+            state,
         )
         .execute(&mut *transaction)
         .await?;
@@ -186,10 +224,37 @@ impl Store {
                 .await?;
             return exists.map(|_| false).ok_or(StoreError::NotFound("build"));
         }
-        drop_stages(&mut transaction, build.0, "cancelled").await?;
+        let reason = if state == "cancelled" { "cancelled" } else { "build_failed" };
+        drop_stages(&mut transaction, build.0, reason).await?;
         transaction.commit().await?;
         Ok(true)
     }
+}
+
+/// Ends the older builds of a project with this key.
+async fn supersede(connection: &mut sqlx::PgConnection, build: &NewBuild, key: &str) -> Result<()> {
+    let message = format!("a newer build of {key} has come: {}", build.id);
+    let failure =
+        write("failure", &Failure::new(common::FailureClass::Cancelled, "superseded", message))?;
+    let ended = sqlx::query_scalar!(
+        r#"with older as (
+               select id from build
+               where project = $1 and supersede_key = $2 and id <> $3
+                 and state in ('queued', 'planning', 'running')
+               order by id for update)
+           update build b set state = 'superseded', failure = $4, ended_at = now()
+           from older where b.id = older.id returning b.id"#,
+        build.project.as_str(),
+        key,
+        build.id.0,
+        failure,
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    for older in ended {
+        drop_stages(connection, older, "cancelled").await?;
+    }
+    Ok(())
 }
 
 /// Ends the stages of a build that has ended: those that wait at once, held ones through their

@@ -6,24 +6,35 @@
 mod agent;
 mod build;
 mod cache;
+mod claim;
+mod history;
 mod image;
 mod log;
 mod object;
 mod plan;
+mod quarantine;
+mod ready;
 mod result;
+mod retry;
 mod secret;
+mod upkeep;
 mod view;
 mod worker;
 
 pub use agent::{AgentQuestion, AgentRow, AgentState, Asked, Asker};
-pub use build::{ClaimedBuild, NewBuild, PLANNER_RENEW, Submitted};
+pub use build::{BuildOrder, ClaimedBuild, NewBuild, PLANNER_RENEW, Submitted};
 pub use cache::{CachedSlice, SliceKey};
+pub use history::chain_of;
 pub use log::ChunkRow;
 pub use object::{ObjectKey, ObjectRow};
-pub use plan::{NewEdge, NewPlan, NewStage, NewStep, StageJobRow};
+pub use plan::{NewEdge, NewPlan, NewStage, NewStep, Placing, StageJobRow};
+pub use quarantine::QuarantineRule;
+pub use ready::{AskingRow, NeedsRow, OfferRow, ReadyRow};
 pub use result::{Finished, NewExport, Outcome, Resulted};
+pub use retry::Retried;
+pub use upkeep::UnplaceableRow;
 pub use view::{BuildRow, ExportRow, QueueCounts, StageRow, StepRow, WorkerRow};
-pub use worker::{Held, HeldRow, ReadyRow, SyncState, WorkerFacts};
+pub use worker::{Held, HeldRow, SyncState, WorkerFacts};
 
 use std::time::Duration;
 

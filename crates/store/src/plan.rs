@@ -43,6 +43,31 @@ pub struct NewStage {
     pub slices: Vec<CachedSlice>,
     /// Its steps.
     pub steps: Vec<NewStep>,
+    /// What the scheduler looks at.
+    pub placing: Placing,
+}
+
+/// What the scheduler looks at, beside the platform.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Placing {
+    /// Of its build; higher goes first.
+    pub priority: i16,
+    /// Predicted milliseconds from its start to the end of the build.
+    pub critical_millis: u64,
+    /// What its history is kept under.
+    pub lineage: Option<String>,
+    /// Labels that its worker has to have.
+    pub labels: Vec<String>,
+    /// Declared processor time in thousandths.
+    pub cpu_millis: u32,
+    /// Declared memory.
+    pub memory_bytes: u64,
+    /// [`crate::chain_of`] what it starts from, where that is known.
+    pub base_chain: Option<String>,
+    /// Bytes of that.
+    pub base_bytes: u64,
+    /// Longest time on a worker in seconds.
+    pub timeout_secs: Option<u32>,
 }
 
 /// A step to store.
@@ -234,8 +259,10 @@ async fn insert_stage(
 ) -> Result<()> {
     sqlx::query!(
         r#"insert into stage (id, build_id, project, position, kind, state, platform, depth,
-                              bases_missing, ready_at, ended_at)
-           values ($1, $2, $3, $4, $5, $6, $7, $8, $9,
+                              bases_missing, priority, critical_millis, labels, cpu_millis,
+                              memory_bytes, base_chain, base_bytes, timeout_secs, ready_at,
+                              ended_at)
+           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
                    case when $6 = 'ready' then now() end,
                    case when $6 in ('cached', 'skipped') then now() end)"#,
         stage.id.0,
@@ -247,14 +274,23 @@ async fn insert_stage(
         stage.platform.to_string(),
         int(stage.depth),
         int(stage.bases_missing),
+        stage.placing.priority,
+        bigint(stage.placing.critical_millis),
+        &stage.placing.labels,
+        int(stage.placing.cpu_millis),
+        bigint(stage.placing.memory_bytes),
+        stage.placing.base_chain,
+        bigint(stage.placing.base_bytes),
+        stage.placing.timeout_secs.map(int),
     )
     .execute(&mut *connection)
     .await?;
     let base_layers = stage.base_layers.as_ref().map(|l| write("layers", l)).transpose()?;
     let layers = stage.layers.as_ref().map(|l| write("layers", l)).transpose()?;
     sqlx::query!(
-        r#"insert into stage_detail (stage_id, label, plan, first_step, base_layers, make_slices, layers)
-           values ($1, $2, $3, $4, $5, $6, $7)"#,
+        r#"insert into stage_detail (stage_id, label, plan, first_step, base_layers, make_slices,
+                                     layers, lineage)
+           values ($1, $2, $3, $4, $5, $6, $7, $8)"#,
         stage.id.0,
         stage.label,
         stage.plan,
@@ -262,6 +298,7 @@ async fn insert_stage(
         base_layers,
         write("slices", &stage.make_slices)?,
         layers,
+        stage.placing.lineage,
     )
     .execute(&mut *connection)
     .await?;

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::build::drop_stages;
 use crate::cache::CachedSlice;
+use crate::history::chain_of;
 use crate::plan::insert_slice;
 use crate::{Result, Store, StoreError, bigint, int, write};
 
@@ -310,11 +311,14 @@ async fn succeed(
                where e.producer = $1 and e.is_base and c.state = 'waiting'
                order by c.id for update of c)
            update stage c set bases_missing = c.bases_missing - 1, home_worker = $2,
+                  base_chain = $3, base_bytes = $4,
                   state = case when c.bases_missing <= 1 then 'ready' else c.state end,
                   ready_at = case when c.bases_missing <= 1 then now() else c.ready_at end
            from children where c.id = children.id"#,
         lease.stage.0,
         stage.worker,
+        chain_of(layers),
+        bigint(layers.iter().map(|layer| layer.size_bytes).sum::<u64>()),
     )
     .execute(connection)
     .await?;
@@ -328,8 +332,18 @@ async fn fail(
     failure: &Failure,
     retry: bool,
 ) -> Result<()> {
-    let document = write("failure", failure)?;
+    let mut document = write("failure", failure)?;
     end_attempt(connection, lease, "failed", Some(&document)).await?;
+    let mut retry = retry;
+    if retry
+        && failure.class == FailureClass::Infrastructure
+        && failed_alike(connection, lease, failure).await?
+    {
+        // Two workers say the same: it is the stage, and a third one would say so too.
+        retry = false;
+        let hint = "it failed alike on two workers: the fault is likely the stage's own";
+        document = write("failure", &failure.clone().with_hint(hint))?;
+    }
     let running = sqlx::query_scalar!(
         "select id from build where id = $1 and state = 'running' for update",
         stage.build,
@@ -367,6 +381,27 @@ async fn fail(
         drop_stages(connection, stage.build, "build_failed").await?;
     }
     Ok(())
+}
+
+/// Whether the stage has failed in the same words on another worker.
+pub(crate) async fn failed_alike(
+    connection: &mut sqlx::PgConnection,
+    lease: Lease,
+    failure: &Failure,
+) -> Result<bool> {
+    Ok(sqlx::query_scalar!(
+        r#"select exists (
+               select 1 from attempt a join attempt o on o.stage_id = a.stage_id
+               where a.stage_id = $1 and a.epoch = $2 and o.worker_id <> a.worker_id
+                 and o.outcome = 'failed' and o.failure->>'code' = $3
+                 and o.failure->>'message' = $4) as "alike!""#,
+        lease.stage.0,
+        lease.epoch.0,
+        failure.code,
+        failure.message,
+    )
+    .fetch_one(connection)
+    .await?)
 }
 
 async fn end_attempt(

@@ -64,6 +64,8 @@ pub struct StageRow {
     pub failure: Option<Value>,
     /// Its steps.
     pub steps: Vec<StepRow>,
+    /// Why no worker can run it.
+    pub unplaceable: Option<String>,
 }
 
 /// A step.
@@ -119,6 +121,10 @@ pub struct WorkerRow {
     pub version: String,
     /// Milliseconds since it called.
     pub last_seen_millis: u64,
+    /// What stages may ask for.
+    pub labels: Vec<String>,
+    /// Why it is left alone, and for how many seconds more.
+    pub quarantine: Option<(String, u64)>,
 }
 
 /// Numbers for metrics.
@@ -199,6 +205,7 @@ impl Store {
         let rows = sqlx::query!(
             r#"select s.id, d.label, s.kind, s.state, w.name as "worker?", s.attempts, d.timing,
                       d.transfers, d.uploaded_bytes, s.started_at, s.ended_at, d.failure,
+                      s.unplaceable_reason,
                       coalesce((extract(epoch from
                           coalesce(s.started_at, s.ended_at, now()) - s.ready_at) * 1000)::bigint, 0)
                           as "queue!",
@@ -237,6 +244,7 @@ impl Store {
                 ended_at: row.ended_at,
                 failure: row.failure,
                 steps: Vec::new(),
+                unplaceable: row.unplaceable_reason,
             })
             .collect();
         for step in steps {
@@ -278,7 +286,9 @@ impl Store {
     /// Every worker that called in the last day.
     pub async fn workers(&self) -> Result<Vec<WorkerRow>> {
         let rows = sqlx::query!(
-            r#"select id, name, platforms, slots, free_slots, draining, lost, version,
+            r#"select id, name, platforms, slots, free_slots, draining, lost, version, labels,
+                      quarantine_reason,
+                      ceil(extract(epoch from quarantined_until - now()))::bigint as quarantine_secs,
                       (extract(epoch from now() - last_seen) * 1000)::bigint as "age!"
                from worker where last_seen > now() - interval '1 day' order by name, id"#,
         )
@@ -294,6 +304,12 @@ impl Store {
             lost: row.lost,
             version: row.version,
             last_seen_millis: u64::try_from(row.age).unwrap_or(0),
+            labels: row.labels,
+            quarantine: row
+                .quarantine_secs
+                .and_then(|secs| u64::try_from(secs).ok())
+                .filter(|secs| *secs > 0)
+                .map(|secs| (row.quarantine_reason.unwrap_or_default(), secs)),
         });
         Ok(workers.collect())
     }

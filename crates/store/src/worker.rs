@@ -1,12 +1,11 @@
-//! Workers: enrolment, the state exchange, claims, losses.
+//! Workers: enrolment and the state exchange.
 
 use common::plan::SliceSelector;
-use common::{BuildId, Epoch, Lease, Platform, SessionId, StageId, WorkerId};
-use uuid::Uuid;
+use common::{Epoch, Lease, Platform, SessionId, StageId, WorkerId};
 
 use crate::cache::CachedSlice;
-use crate::result::requeue;
-use crate::{Result, Store, StoreError, int, read};
+use crate::claim::give_up_held;
+use crate::{Result, Store, StoreError, bigint, int, read};
 
 /// What a worker says of itself at enrolment.
 #[derive(Debug, Clone)]
@@ -19,6 +18,12 @@ pub struct WorkerFacts {
     pub platforms: Vec<Platform>,
     /// Version of its program.
     pub version: String,
+    /// What stages may ask for.
+    pub labels: Vec<String>,
+    /// Processors in thousandths; 0 is not said.
+    pub cpu_millis: u32,
+    /// Memory; 0 is not said.
+    pub memory_bytes: u64,
 }
 
 /// A stage that a worker says it holds.
@@ -56,29 +61,6 @@ pub struct SyncState {
     pub drain: bool,
 }
 
-/// A stage that waits for a worker.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReadyRow {
-    /// The stage.
-    pub id: StageId,
-    /// Its build.
-    pub build: BuildId,
-    /// Its project.
-    pub project: String,
-    /// What it needs.
-    pub platform: String,
-    /// Stages after it on the longest path.
-    pub depth: u32,
-    /// Milliseconds that it has been ready.
-    pub waiting_millis: u64,
-    /// A live worker that has its base.
-    pub home: Option<WorkerId>,
-    /// Workers that have failed it.
-    pub failed_on: Vec<WorkerId>,
-    /// Running stages of its project.
-    pub project_running: u32,
-}
-
 impl Store {
     /// Every platform that a worker of this farm has ever run commands for.
     pub async fn worker_platforms(&self) -> Result<Vec<Platform>> {
@@ -94,13 +76,19 @@ impl Store {
     pub async fn enrol_worker(&self, worker: &WorkerFacts) -> Result<()> {
         let platforms: Vec<String> = worker.platforms.iter().map(Platform::to_string).collect();
         sqlx::query!(
-            r#"insert into worker (id, name, platforms, version) values ($1, $2, $3, $4)
+            r#"insert into worker (id, name, platforms, version, labels, cpu_millis, memory_bytes)
+               values ($1, $2, $3, $4, $5, $6, $7)
                on conflict (id) do update set name = excluded.name,
-                   platforms = excluded.platforms, version = excluded.version, last_seen = now()"#,
+                   platforms = excluded.platforms, version = excluded.version, last_seen = now(),
+                   labels = excluded.labels, cpu_millis = excluded.cpu_millis,
+                   memory_bytes = excluded.memory_bytes"#,
             worker.id.0,
             worker.name,
             &platforms,
             worker.version,
+            &worker.labels,
+            int(worker.cpu_millis),
+            bigint(worker.memory_bytes),
         )
         .execute(&self.pool)
         .await?;
@@ -187,147 +175,6 @@ impl Store {
         transaction.commit().await?;
         Ok(state)
     }
-
-    /// Stages that wait for a worker, most urgent first.
-    pub async fn ready_stages(&self, limit: u32) -> Result<Vec<ReadyRow>> {
-        let rows = sqlx::query!(
-            r#"select s.id, s.build_id, s.project, s.platform, s.depth,
-                      (extract(epoch from now() - s.ready_at) * 1000)::bigint as "waiting!",
-                      (select w.id from worker w where w.id = s.home_worker and not w.lost
-                         and not w.draining and w.free_slots > 0) as home,
-                      (select coalesce(array_agg(a.worker_id), '{}') from attempt a
-                       where a.stage_id = s.id and a.outcome in ('failed', 'lost')) as "failed_on!",
-                      (select count(*) from stage r where r.project = s.project
-                         and r.state = 'running') as "running!"
-               from stage s
-               where s.state = 'ready' and s.not_before <= now()
-               order by s.depth desc, s.ready_at limit $1"#,
-            i64::from(limit),
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        let ready = rows.into_iter().map(|row| ReadyRow {
-            id: StageId(row.id),
-            build: BuildId(row.build_id),
-            project: row.project,
-            platform: row.platform,
-            depth: u32::try_from(row.depth).unwrap_or(0),
-            waiting_millis: u64::try_from(row.waiting).unwrap_or(0),
-            home: row.home.map(WorkerId),
-            failed_on: row.failed_on.into_iter().map(WorkerId).collect(),
-            project_running: u32::try_from(row.running).unwrap_or(u32::MAX),
-        });
-        Ok(ready.collect())
-    }
-
-    /// Live workers other than this one that have a free slot.
-    pub async fn other_idle_workers(&self, worker: WorkerId) -> Result<u32> {
-        let count = sqlx::query_scalar!(
-            r#"select count(*) as "count!" from worker
-               where id <> $1 and not lost and not draining and free_slots > 0
-                 and last_seen > now() - interval '10 seconds'"#,
-            worker.0,
-        )
-        .fetch_one(&self.pool)
-        .await?;
-        Ok(u32::try_from(count).unwrap_or(u32::MAX))
-    }
-
-    /// Gives a stage to a worker, if it is still ready and the worker is still live. The epoch
-    /// grows: whoever held the stage before can write nothing any more.
-    pub async fn claim_stage(
-        &self,
-        stage: StageId,
-        worker: WorkerId,
-        session: SessionId,
-    ) -> Result<Option<Lease>> {
-        let mut transaction = self.begin().await?;
-        let epoch = sqlx::query_scalar!(
-            r#"update stage s set state = 'running', epoch = s.epoch + 1, attempts = s.attempts + 1,
-                      worker_id = $2, session = $3, drop_reason = null, started_at = now()
-               from worker w
-               where s.id = (select id from stage where id = $1 and state = 'ready'
-                             and not_before <= now() for update skip locked)
-                 and w.id = $2 and w.session = $3 and not w.lost and not w.draining
-               returning s.epoch"#,
-            stage.0,
-            worker.0,
-            session.0,
-        )
-        .fetch_optional(&mut *transaction)
-        .await?;
-        let Some(epoch) = epoch else { return Ok(None) };
-        sqlx::query!(
-            "insert into attempt (stage_id, epoch, worker_id) values ($1, $2, $3)",
-            stage.0,
-            epoch,
-            worker.0,
-        )
-        .execute(&mut *transaction)
-        .await?;
-        transaction.commit().await?;
-        Ok(Some(Lease { stage, epoch: Epoch(epoch) }))
-    }
-
-    /// Gives up on workers that have not called for `lost_after_secs`: their stages are ready again.
-    /// Returns how many workers that were.
-    pub async fn expire_workers(&self, lost_after_secs: f64) -> Result<usize> {
-        let mut transaction = self.begin().await?;
-        let lost = sqlx::query_scalar!(
-            r#"update worker set lost = true, free_slots = 0
-               where not lost and session is not null
-                 and last_seen < now() - make_interval(secs => $1)
-               returning id"#,
-            lost_after_secs,
-        )
-        .fetch_all(&mut *transaction)
-        .await?;
-        for worker in &lost {
-            give_up_held(&mut transaction, *worker, None).await?;
-        }
-        transaction.commit().await?;
-        Ok(lost.len())
-    }
-}
-
-/// Makes what a worker held ready again, or ends it where it was to be dropped anyway.
-async fn give_up_held(
-    connection: &mut sqlx::PgConnection,
-    worker: Uuid,
-    except_session: Option<Uuid>,
-) -> Result<()> {
-    let held = sqlx::query!(
-        r#"select s.id, s.epoch, s.drop_reason, b.state as build_state
-           from stage s join build b on b.id = s.build_id
-           where s.worker_id = $1 and s.state in ('running', 'parked')
-             and ($2::uuid is null or s.session is distinct from $2)
-           order by s.id for update of s"#,
-        worker,
-        except_session,
-    )
-    .fetch_all(&mut *connection)
-    .await?;
-    for stage in held {
-        sqlx::query!(
-            r#"update attempt set ended_at = now(), outcome = 'lost'
-               where stage_id = $1 and epoch = $2"#,
-            stage.id,
-            stage.epoch,
-        )
-        .execute(&mut *connection)
-        .await?;
-        if stage.drop_reason.is_some() || stage.build_state != "running" {
-            sqlx::query!(
-                "update stage set state = 'cancelled', ended_at = now() where id = $1",
-                stage.id
-            )
-            .execute(&mut *connection)
-            .await?;
-        } else {
-            requeue(connection, StageId(stage.id), 0.0, true).await?;
-        }
-    }
-    Ok(())
 }
 
 async fn find_slice(

@@ -7,8 +7,8 @@ use common::stage::{StageKind, StageState};
 use common::{BuildId, Digest, Lease, Platform, SessionId, StageId, WorkerId};
 use serde_json::json;
 use store::{
-    Finished, Held, NewBuild, NewEdge, NewPlan, NewStage, NewStep, Outcome, Store, Submitted,
-    SyncState, WorkerFacts,
+    BuildOrder, Finished, Held, NewBuild, NewEdge, NewPlan, NewStage, NewStep, Outcome, Placing,
+    Store, Submitted, SyncState, WorkerFacts,
 };
 use testkit::Postgres;
 use uuid::Uuid;
@@ -67,6 +67,9 @@ impl Database {
             name: name.to_owned(),
             platforms: vec![Platform::host()],
             version: "1".to_owned(),
+            labels: Vec::new(),
+            cpu_millis: 0,
+            memory_bytes: 0,
         };
         self.store.enrol_worker(&facts).await.unwrap();
         let worker = Worker { id, session: SessionId(Uuid::new_v4()) };
@@ -105,6 +108,7 @@ pub(crate) fn new_build(request_key: Option<&str>) -> NewBuild {
         dockerfile: "Dockerfile".to_owned(),
         target: None,
         secrets: Vec::new(),
+        order: BuildOrder::default(),
     }
 }
 
@@ -134,6 +138,7 @@ pub(crate) fn stage(name: &str, bases_missing: u32) -> NewStage {
         layers: None,
         slices: Vec::new(),
         steps: vec![step],
+        placing: Placing::default(),
     }
 }
 

@@ -5,3 +5,4 @@ mod agents;
 mod builds;
 mod database;
 mod leases;
+mod scheduling;

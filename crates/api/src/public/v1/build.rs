@@ -100,6 +100,18 @@ pub struct BuildRequest {
     /// `build_args`, `labels`, `platforms`, `contexts` and `outputs` are theirs, and empty here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub targets: Vec<TargetRequest>,
+    /// From -100 to 100: among the builds of the project, the higher goes first.
+    #[serde(default)]
+    pub priority: i16,
+    /// The build fails when it has not ended after so long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<u32>,
+    /// It fails when a worker has held one of its stages for so long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage_timeout_seconds: Option<u32>,
+    /// Older builds of the project with the same key, such as a branch, are ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supersede: Option<String>,
 }
 
 /// One of several targets.

@@ -11,7 +11,8 @@ pub struct WorkerView {
     pub id: WorkerId,
     /// Its name.
     pub name: String,
-    /// `live`, `suspect`, `lost` or `draining`.
+    /// `live`, `suspect`, `lost`, `draining`, or `quarantined`: it failed too often and is left alone
+    /// for a while.
     pub state: String,
     /// Platforms that it runs.
     pub platforms: Vec<String>,

@@ -1,0 +1,60 @@
+//! What the scheduler is told of a build's stages.
+
+use api::public::v1::BuildRequest;
+use common::ProjectName;
+use common::stage::{StageKind, StageState};
+use store::{NewPlan, NewStage};
+
+use super::{App, AppError};
+use crate::scheduler::{DEFAULT_MILLIS, critical_paths};
+
+/// What an export is taken to run when nothing is known of it.
+const EXPORT_MILLIS: u64 = 1_000;
+
+impl App {
+    /// Fills in priority, predictions and what stages start from.
+    pub(super) async fn place(
+        &self,
+        project: &ProjectName,
+        request: &BuildRequest,
+        dockerfile: &str,
+        plan: &mut NewPlan,
+    ) -> Result<(), AppError> {
+        let lineages: Vec<String> =
+            plan.stages.iter().map(|stage| lineage(stage, dockerfile)).collect();
+        let known = self.store.known_durations(project, &lineages).await?;
+        let millis = |(stage, lineage): (&NewStage, &String)| match stage.state {
+            StageState::Cached | StageState::Skipped => 0,
+            _ if stage.kind == StageKind::Export => {
+                known.get(lineage).copied().unwrap_or(EXPORT_MILLIS)
+            }
+            _ => known.get(lineage).copied().unwrap_or(DEFAULT_MILLIS),
+        };
+        let millis: Vec<u64> = plan.stages.iter().zip(&lineages).map(millis).collect();
+        let position = |id| plan.stages.iter().position(|stage| stage.id == id);
+        let mut producers = vec![Vec::new(); plan.stages.len()];
+        for edge in &plan.edges {
+            if let (Some(consumer), Some(producer)) =
+                (position(edge.consumer), position(edge.producer))
+            {
+                producers[consumer].push(producer);
+            }
+        }
+        let paths = critical_paths(&millis, &producers);
+        for ((stage, lineage), path) in plan.stages.iter_mut().zip(lineages).zip(paths) {
+            let base = stage.base_layers.as_deref().unwrap_or_default();
+            stage.placing.base_chain = store::chain_of(base);
+            stage.placing.base_bytes = base.iter().map(|layer| layer.size_bytes).sum();
+            stage.placing.priority = request.priority;
+            stage.placing.timeout_secs = request.stage_timeout_seconds;
+            stage.placing.critical_millis = path;
+            stage.placing.lineage = Some(lineage);
+        }
+        Ok(())
+    }
+}
+
+/// Runs of a stage are compared by the file's name, the stage's and the platform.
+fn lineage(stage: &NewStage, dockerfile: &str) -> String {
+    format!("{dockerfile} {} {}", stage.label, stage.platform)
+}

@@ -1,0 +1,107 @@
+//! Who holds a stage: claims, and what becomes of those of workers that are gone.
+
+use common::{Epoch, Lease, SessionId, StageId, WorkerId};
+use uuid::Uuid;
+
+use crate::result::requeue;
+use crate::{Result, Store};
+
+impl Store {
+    /// Gives a stage to a worker, if it is still ready and the worker is still live. The epoch
+    /// grows: whoever held the stage before can write nothing any more.
+    pub async fn claim_stage(
+        &self,
+        stage: StageId,
+        worker: WorkerId,
+        session: SessionId,
+    ) -> Result<Option<Lease>> {
+        let mut transaction = self.begin().await?;
+        let epoch = sqlx::query_scalar!(
+            r#"update stage s set state = 'running', epoch = s.epoch + 1, attempts = s.attempts + 1,
+                      worker_id = $2, session = $3, drop_reason = null, started_at = now(),
+                      unplaceable_since = null, unplaceable_reason = null
+               from worker w
+               where s.id = (select id from stage where id = $1 and state = 'ready'
+                             and not_before <= now() for update skip locked)
+                 and w.id = $2 and w.session = $3 and not w.lost and not w.draining
+                 and (w.quarantined_until is null or w.quarantined_until <= now())
+               returning s.epoch"#,
+            stage.0,
+            worker.0,
+            session.0,
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        let Some(epoch) = epoch else { return Ok(None) };
+        sqlx::query!(
+            "insert into attempt (stage_id, epoch, worker_id) values ($1, $2, $3)",
+            stage.0,
+            epoch,
+            worker.0,
+        )
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(Some(Lease { stage, epoch: Epoch(epoch) }))
+    }
+
+    /// Gives up on workers that have not called for `lost_after_secs`: their stages are ready again.
+    /// Returns how many workers that were.
+    pub async fn expire_workers(&self, lost_after_secs: f64) -> Result<usize> {
+        let mut transaction = self.begin().await?;
+        let lost = sqlx::query_scalar!(
+            r#"update worker set lost = true, free_slots = 0
+               where not lost and session is not null
+                 and last_seen < now() - make_interval(secs => $1)
+               returning id"#,
+            lost_after_secs,
+        )
+        .fetch_all(&mut *transaction)
+        .await?;
+        for worker in &lost {
+            give_up_held(&mut transaction, *worker, None).await?;
+        }
+        transaction.commit().await?;
+        Ok(lost.len())
+    }
+}
+
+/// Makes what a worker held ready again, or ends it where it was to be dropped anyway.
+pub(crate) async fn give_up_held(
+    connection: &mut sqlx::PgConnection,
+    worker: Uuid,
+    except_session: Option<Uuid>,
+) -> Result<()> {
+    let held = sqlx::query!(
+        r#"select s.id, s.epoch, s.drop_reason, b.state as build_state
+           from stage s join build b on b.id = s.build_id
+           where s.worker_id = $1 and s.state in ('running', 'parked')
+             and ($2::uuid is null or s.session is distinct from $2)
+           order by s.id for update of s"#,
+        worker,
+        except_session,
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    for stage in held {
+        sqlx::query!(
+            r#"update attempt set ended_at = now(), outcome = 'lost'
+               where stage_id = $1 and epoch = $2"#,
+            stage.id,
+            stage.epoch,
+        )
+        .execute(&mut *connection)
+        .await?;
+        if stage.drop_reason.is_some() || stage.build_state != "running" {
+            sqlx::query!(
+                "update stage set state = 'cancelled', ended_at = now() where id = $1",
+                stage.id
+            )
+            .execute(&mut *connection)
+            .await?;
+        } else {
+            requeue(connection, StageId(stage.id), 0.0, true).await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! What past runs tell: how long stages take, which worker has which layers.
+
+use std::collections::BTreeMap;
+
+use common::image::Layer;
+use common::{Digest, Lease, ProjectName, StageId};
+
+use crate::ready::small;
+use crate::{Result, Store, int};
+
+/// Longest chain of which every part is remembered; of longer ones the upper parts.
+const CHAIN_PARTS: usize = 16;
+
+/// The name of a stack of layers; an empty one has none.
+pub fn chain_of(layers: &[Layer]) -> Option<String> {
+    chains(layers).pop()
+}
+
+/// The names of a stack and of all that it stands on, lowest first.
+fn chains(layers: &[Layer]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::with_capacity(layers.len());
+    for layer in layers {
+        let below = names.last().map_or("", String::as_str);
+        names.push(Digest::of(format!("{below} {}", layer.diff_id).as_bytes()).to_string());
+    }
+    names
+}
+
+impl Store {
+    /// How long stages of these lineages take: the median of their last runs.
+    pub async fn known_durations(
+        &self,
+        project: &ProjectName,
+        lineages: &[String],
+    ) -> Result<BTreeMap<String, u64>> {
+        let rows = sqlx::query!(
+            r#"select lineage, p50_millis from stage_history
+               where project = $1 and lineage = any($2)"#,
+            project.as_str(),
+            lineages,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.into_iter().map(|row| (row.lineage, u64::from(small(row.p50_millis)))).collect())
+    }
+
+    /// A stage ran so long: for the next prediction. After its result, in a transaction of its own:
+    /// builds of one project that end at once would wait for each other.
+    pub async fn remember_duration(&self, stage: StageId, millis: u64) -> Result<()> {
+        sqlx::query!(
+            r#"insert into stage_history (project, lineage, recent, p50_millis)
+               select s.project, d.lineage, array[$2::int], $2
+               from stage s join stage_detail d on d.stage_id = s.id
+               where s.id = $1 and d.lineage is not null
+               on conflict (project, lineage) do update
+               set recent = (array[$2::int] || stage_history.recent)[1:15], updated_at = now(),
+                   p50_millis = (select percentile_disc(0.5) within group (order by v)
+                                 from unnest((array[$2::int] || stage_history.recent)[1:15]) v)"#,
+            stage.0,
+            int(millis),
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// The holder of a lease has these layers now, and all below them.
+    pub async fn remember_layers(&self, lease: Lease, layers: &[Layer]) -> Result<()> {
+        let names = chains(layers);
+        let upper = &names[names.len().saturating_sub(CHAIN_PARTS)..];
+        sqlx::query!(
+            r#"insert into worker_chain (chain, worker_id)
+               select c, a.worker_id from unnest($3::text[]) c, attempt a
+               where a.stage_id = $1 and a.epoch = $2 order by c
+               on conflict (chain, worker_id) do update set last_used = now()
+               where worker_chain.last_used < now() - interval '1 hour'"#,
+            lease.stage.0,
+            lease.epoch.0,
+            upper,
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Forgets layers that nobody has used for a week, and those of workers that are gone.
+    pub async fn forget_layers(&self) -> Result<u64> {
+        let done = sqlx::query!(
+            r#"delete from worker_chain where ctid = any(array(
+                   select ctid from worker_chain where last_used < now() - interval '7 days'
+                   order by last_used limit 1000))"#
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(done.rows_affected())
+    }
+}

@@ -1,0 +1,218 @@
+//! What the scheduler looks at: stages that wait, workers, the projects' shares.
+
+use common::{BuildId, StageId, WorkerId};
+
+use crate::{Result, Store, StoreError};
+
+/// A stage that waits for a worker, as it looks to the one that asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadyRow {
+    /// The stage.
+    pub id: StageId,
+    /// Its build.
+    pub build: BuildId,
+    /// Its project.
+    pub project: String,
+    /// What it needs.
+    pub needs: NeedsRow,
+    /// Of its build.
+    pub priority: i16,
+    /// Predicted milliseconds to the end of its build.
+    pub critical_millis: u64,
+    /// Milliseconds that it has been ready.
+    pub waiting_millis: u64,
+    /// Bytes of what it starts from.
+    pub base_bytes: u64,
+    /// Whether the asking worker has that.
+    pub is_here: bool,
+    /// Whether another one has it that could take the stage now.
+    pub is_elsewhere: bool,
+    /// Whether the asking worker has failed it.
+    pub failed_here: bool,
+}
+
+/// What a stage needs of a worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NeedsRow {
+    /// The platform.
+    pub platform: String,
+    /// Labels.
+    pub labels: Vec<String>,
+    /// Declared processor time.
+    pub cpu_millis: u32,
+    /// Declared memory.
+    pub memory_bytes: u64,
+}
+
+/// What a worker has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OfferRow {
+    /// Platforms.
+    pub platforms: Vec<String>,
+    /// Labels.
+    pub labels: Vec<String>,
+    /// Processors in thousandths.
+    pub cpu_millis: u32,
+    /// Memory.
+    pub memory_bytes: u64,
+}
+
+/// The worker that asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AskingRow {
+    /// What it has.
+    pub offer: OfferRow,
+    /// Declared by what it runs.
+    pub used_cpu_millis: u32,
+    /// Declared by what it runs.
+    pub used_memory_bytes: u64,
+    /// Whether it is to be left alone.
+    pub is_quarantined: bool,
+}
+
+pub(crate) fn small(number: i32) -> u32 {
+    u32::try_from(number).unwrap_or(0)
+}
+
+pub(crate) fn large(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+impl Store {
+    /// Stages that a worker may run, of every project the most urgent and the oldest.
+    ///
+    /// The cost grows with the projects that have ready stages, not with the stages that wait or have
+    /// ended: projects are found by jumps over the index, and of each a few rows are read.
+    pub async fn ready_stages(&self, worker: WorkerId, offer: &OfferRow) -> Result<Vec<ReadyRow>> {
+        let rows = sqlx::query!(
+            r#"with recursive project as (
+                   (select project from stage where state = 'ready' order by project limit 1)
+                   union all
+                   select (select s.project from stage s
+                           where s.state = 'ready' and s.project > p.project
+                           order by s.project limit 1)
+                   from project p where p.project is not null),
+               candidate as materialized (
+                   select distinct c.id from project p cross join lateral (
+                       (select s.id from stage s
+                        where s.state = 'ready' and s.project = p.project and s.not_before <= now()
+                          and s.platform = any($2) and s.labels <@ $3
+                          and ($4::int = 0 or s.cpu_millis <= $4) and ($5::bigint = 0 or s.memory_bytes <= $5)
+                        order by s.priority desc, s.critical_millis desc, s.ready_at limit 32)
+                       union all
+                       (select s.id from stage s
+                        where s.state = 'ready' and s.project = p.project and s.not_before <= now()
+                          and s.platform = any($2) and s.labels <@ $3
+                          and ($4::int = 0 or s.cpu_millis <= $4) and ($5::bigint = 0 or s.memory_bytes <= $5)
+                        order by s.ready_at limit 8)) c
+                   where p.project is not null limit 2000)
+               select s.id, s.build_id, s.project, s.platform, s.labels, s.cpu_millis,
+                      s.memory_bytes, s.priority, s.critical_millis, s.base_bytes,
+                      (extract(epoch from now() - s.ready_at) * 1000)::bigint as "waiting!",
+                      (coalesce(s.home_worker = $1, false) or exists (
+                          select 1 from worker_chain h
+                          where h.chain = s.base_chain and h.worker_id = $1)) as "here!",
+                      (exists (
+                          select 1 from worker w
+                          where w.id = s.home_worker and w.id <> $1 and not w.lost
+                            and not w.draining
+                            and (w.quarantined_until is null or w.quarantined_until <= now())
+                            -- It may not have said yet that its slot is free.
+                            and (w.free_slots > 0
+                                 or s.ready_at > now() - interval '500 milliseconds'))
+                       or exists (
+                          select 1 from (select h.worker_id from worker_chain h
+                                         where h.chain = s.base_chain and h.worker_id <> $1
+                                         limit 32) h
+                          join worker w on w.id = h.worker_id
+                          where w.free_slots > 0 and not w.lost and not w.draining
+                            and (w.quarantined_until is null or w.quarantined_until <= now())
+                      )) as "elsewhere!",
+                      exists (select 1 from attempt a
+                              where a.stage_id = s.id and a.worker_id = $1
+                                and a.outcome in ('failed', 'lost')) as "failed!"
+               from candidate c join stage s on s.id = c.id where s.state = 'ready'"#,
+            worker.0,
+            &offer.platforms,
+            &offer.labels,
+            crate::int(offer.cpu_millis),
+            crate::bigint(offer.memory_bytes),
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let ready = rows.into_iter().map(|row| ReadyRow {
+            id: StageId(row.id),
+            build: BuildId(row.build_id),
+            project: row.project,
+            needs: NeedsRow {
+                platform: row.platform,
+                labels: row.labels,
+                cpu_millis: small(row.cpu_millis),
+                memory_bytes: large(row.memory_bytes),
+            },
+            priority: row.priority,
+            critical_millis: large(row.critical_millis),
+            waiting_millis: large(row.waiting),
+            base_bytes: large(row.base_bytes),
+            is_here: row.here,
+            is_elsewhere: row.elsewhere,
+            failed_here: row.failed,
+        });
+        Ok(ready.collect())
+    }
+
+    /// What is known of a worker that asks.
+    pub async fn asking_worker(&self, worker: WorkerId) -> Result<AskingRow> {
+        let row = sqlx::query!(
+            r#"select w.platforms, w.labels, w.cpu_millis, w.memory_bytes,
+                      coalesce(w.quarantined_until > now(), false) as "quarantined!",
+                      coalesce(sum(s.cpu_millis), 0) as "used_cpu!",
+                      coalesce(sum(s.memory_bytes), 0)::bigint as "used_memory!"
+               from worker w left join stage s on s.worker_id = w.id and s.state = 'running'
+               where w.id = $1 group by w.id"#,
+            worker.0,
+        )
+        .fetch_optional(&self.pool)
+        .await?
+        .ok_or(StoreError::NotFound("worker"))?;
+        Ok(AskingRow {
+            offer: OfferRow {
+                platforms: row.platforms,
+                labels: row.labels,
+                cpu_millis: small(row.cpu_millis),
+                memory_bytes: large(row.memory_bytes),
+            },
+            used_cpu_millis: u32::try_from(row.used_cpu).unwrap_or(u32::MAX),
+            used_memory_bytes: large(row.used_memory),
+            is_quarantined: row.quarantined,
+        })
+    }
+
+    /// Stages that hold a slot, by project.
+    pub async fn running_by_project(&self) -> Result<Vec<(String, u32)>> {
+        let rows = sqlx::query!(
+            r#"select project, count(*) as "count!" from stage where state = 'running'
+               group by project"#
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let count = |count: i64| u32::try_from(count).unwrap_or(u32::MAX);
+        Ok(rows.into_iter().map(|row| (row.project, count(row.count))).collect())
+    }
+
+    /// Live workers other than this one that have a free slot: a few, or many.
+    pub async fn other_idle_workers(&self, worker: WorkerId) -> Result<u32> {
+        let count = sqlx::query_scalar!(
+            r#"select count(*) as "count!" from (
+                   select 1 from worker
+                   where id <> $1 and not lost and not draining and free_slots > 0
+                     and last_seen > now() - interval '10 seconds'
+                     and (quarantined_until is null or quarantined_until <= now())
+                   limit 16) few"#,
+            worker.0,
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(u32::try_from(count).unwrap_or(u32::MAX))
+    }
+}
