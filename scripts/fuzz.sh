@@ -8,7 +8,7 @@ cp ../examples/*/Dockerfile corpus/parse/ 2>/dev/null || true
 for example in ../examples/*/; do
   cp "$example/Dockerfile" "corpus/parse/$(basename "$example")" 2>/dev/null || true
 done
-for target in "${@:-parse expand ignore}"; do
+for target in "${@:-parse expand ignore reach}"; do
   for name in $target; do
     echo "== $name for $seconds s"
     cargo +nightly fuzz run "$name" -- -max_total_time="$seconds" -max_len=8192 -timeout=5 \

@@ -246,7 +246,7 @@ pub(super) fn flags(target: &Target) -> Result<Vec<String>, String> {
     for (key, value) in &target.values {
         let wrong = || format!("target {name}: {key}: {value} cannot be used");
         let word = || scalar(value).ok_or_else(wrong);
-        let is_set = || -> Result<bool, String> { Ok(matches!(word()?.as_str(), "true" | "1")) };
+        let is_set = || word().map(|word| matches!(word.as_str(), "true" | "1"));
         let flag = match key.as_str() {
             _ if value.is_null() => continue,
             "context" => {
