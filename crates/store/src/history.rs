@@ -83,7 +83,7 @@ impl Store {
         Ok(())
     }
 
-    /// Forgets layers that nobody has used for a week, and those of workers that are gone.
+    /// Forgets layers that nobody has used for a week, some at a time.
     pub async fn forget_layers(&self) -> Result<u64> {
         let done = sqlx::query!(
             r#"delete from worker_chain where ctid = any(array(

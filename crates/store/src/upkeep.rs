@@ -85,7 +85,7 @@ impl Store {
     }
 
     /// Writes down why nobody can run the stages with these needs, or that somebody can. Returns
-    /// how many builds that changes.
+    /// the builds that this changes.
     pub async fn mark_placeable(
         &self,
         needs: &NeedsRow,
