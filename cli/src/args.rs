@@ -67,6 +67,14 @@ pub(crate) enum Command {
         /// Its id, the beginning of it, or `last`.
         build: String,
     },
+    /// Run again what failed of a build, and what was cancelled; what has ended well is kept.
+    Retry {
+        /// Its id, the beginning of it, or `last`.
+        build: String,
+        /// How progress is shown.
+        #[arg(long, value_enum, default_value_t = Progress::Auto)]
+        progress: Progress,
+    },
     /// List the newest builds.
     Builds,
     /// List the workers.

@@ -110,3 +110,27 @@ fn an_interrupted_build_is_cancelled_on_the_farm() {
     assert_eq!(farm.slipway(["build", directory.to_str().unwrap()]).unwrap().code, 0);
     assert_eq!(farm.stop_and_list_leftovers().unwrap(), Vec::<String>::new());
 }
+
+#[test]
+fn a_retry_runs_what_failed_and_nothing_else() {
+    let farm = Farm::start(FarmOptions { workers: 1, ..FarmOptions::default() }).unwrap();
+    // Fails the first time that it runs on this worker.
+    let text = "FROM alpine AS made\nRUN cat /proc/sys/kernel/random/uuid > /id\n\
+         FROM made\nRUN --mount=type=cache,target=/seen test -e /seen/it || { touch /seen/it; exit 7; }\n";
+    let directory = context(&farm, text);
+    let built =
+        farm.slipway(["build", "--progress", "plain", directory.to_str().unwrap()]).unwrap();
+    assert_eq!(built.code, 1, "{}", built.stderr);
+    let first = farm.last_build().unwrap();
+    let retried = farm.slipway(["retry", "--progress", "plain", "last"]).unwrap();
+    assert_eq!(retried.code, 0, "{}", retried.stderr);
+    let second = farm.last_build().unwrap();
+    assert_eq!((second.id, second.state), (first.id, BuildState::Succeeded));
+    // The stage that went well is the one of the first time.
+    assert_eq!(second.stages[0], first.stages[0]);
+    assert_eq!(second.exports.len(), 1);
+    let again = farm.slipway(["retry", "last"]).unwrap();
+    // Refused requests are the user's, like all of them.
+    assert_eq!(again.code, 1, "{}", again.stderr);
+    assert!(again.stderr.contains("has not failed"), "{}", again.stderr);
+}

@@ -81,7 +81,7 @@ pub(super) fn progress(wanted: Progress) -> Progress {
 }
 
 /// Shows progress until the build has ended. The first Ctrl-C cancels it, the second one leaves.
-async fn follow(
+pub(super) async fn follow(
     client: &Client,
     id: BuildId,
     display: &mut Display,

@@ -17,6 +17,7 @@ mod outputs;
 mod plan;
 mod prepare;
 mod request;
+mod retry;
 mod run;
 mod show;
 mod source;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use client::public::Client;
 
-use super::{bake, build, builds, cancel, logs, plan, show, workers};
+use super::{bake, build, builds, cancel, logs, plan, retry, show, workers};
 use crate::args::{Arguments, Command, Server};
 use crate::exit::CliError;
 use crate::up::{self, Place};
@@ -35,6 +35,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, CliError> {
             logs::run(&connect(&server), &build, follow, stage.as_deref()).await
         }
         Command::Cancel { build } => cancel::run(&connect(&server), &build).await,
+        Command::Retry { build, progress } => retry::run(&connect(&server), &build, progress).await,
         Command::Builds => builds::run(&connect(&server)).await,
         Command::Workers => workers::run(&connect(&server)).await,
     }

@@ -18,6 +18,7 @@ mod refresh;
 mod relay_agent;
 mod remotes;
 mod report;
+mod retry_build;
 mod show_plan;
 mod state;
 mod submit_build;

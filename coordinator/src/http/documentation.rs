@@ -17,6 +17,7 @@ use super::{public, worker};
         public::get_build,
         public::get_stages,
         public::cancel_build,
+        public::retry_build,
         public::poll_agent,
         public::answer_agent,
         public::follow_build,

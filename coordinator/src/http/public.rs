@@ -172,6 +172,21 @@ pub(super) async fn cancel_build(
     Ok(Json(app.view_build(id).await?))
 }
 
+/// Runs the stages of a build again that failed or were cancelled. What has ended well is kept.
+#[utoipa::path(post, path = "/v1/builds/{id}/retry", params(("id" = String, Path)),
+    responses((status = 200, body = BuildView),
+              (status = 409, description = "There is nothing to run again, or not from here.")),
+    security(("token" = ["builds:write"])))]
+pub(super) async fn retry_build(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Reply<Json<BuildView>> {
+    let id = writable(&app, &caller, &id).await?;
+    app.retry_build(id, &caller.0.subject).await?;
+    Ok(Json(app.view_build(id).await?))
+}
+
 /// A build that the caller may change.
 async fn writable(app: &App, caller: &Caller, id: &str) -> Result<BuildId, Refusal> {
     let id = readable(app, caller, id).await?;

@@ -9,7 +9,9 @@ use crate::{Result, Store, StoreError};
 pub enum Retried {
     /// It runs again.
     Again,
-    /// It has not failed and was not cancelled.
+    /// It waits or runs: somebody else may have asked for it.
+    Runs,
+    /// It has ended well, or a newer one has replaced it.
     NotFailed,
     /// Workers have not let go of its stages yet.
     StillEnding,
@@ -32,8 +34,10 @@ impl Store {
         .fetch_optional(&mut *transaction)
         .await?
         .ok_or(StoreError::NotFound("build"))?;
-        if !matches!(row.state.as_str(), "failed" | "cancelled") {
-            return Ok(Retried::NotFailed);
+        match row.state.as_str() {
+            "failed" | "cancelled" => {}
+            "queued" | "planning" | "running" => return Ok(Retried::Runs),
+            _ => return Ok(Retried::NotFailed),
         }
         if row.brought {
             return Ok(Retried::NeedsClient);

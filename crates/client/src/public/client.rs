@@ -150,6 +150,12 @@ impl Client {
         self.repeat(|| self.request(reqwest::Method::POST, &url), &url).await
     }
 
+    /// Runs what failed of a build again. To ask twice does no harm.
+    pub async fn retry(&self, id: BuildId) -> Result<BuildView, ClientError> {
+        let url = format!("{}/v1/builds/{id}/retry", self.base);
+        self.repeat(|| self.request(reqwest::Method::POST, &url), &url).await
+    }
+
     /// Messages to the agents that came with a build. Held open by the coordinator for as long as the
     /// poll says.
     pub async fn poll_agent(

@@ -160,7 +160,7 @@ async fn a_retry_runs_what_failed_and_keeps_what_is_done() {
     let (ids, edges) = ([base.id, child.id], vec![base_edge(&child, &base)]);
     let build = database.plan(vec![base, child], edges).await;
     let lease = database.claim(ids[0], worker).await.unwrap();
-    assert_eq!(database.store.retry_build(build).await.unwrap(), Retried::NotFailed);
+    assert_eq!(database.store.retry_build(build).await.unwrap(), Retried::Runs);
     database.store.finish_stage(&succeeded(lease)).await.unwrap();
     let first = database.claim(ids[1], worker).await.unwrap();
     let result = failed(first, FailureClass::User, false);
@@ -172,4 +172,5 @@ async fn a_retry_runs_what_failed_and_keeps_what_is_done() {
     assert!(again.epoch > first.epoch);
     database.store.finish_stage(&succeeded(again)).await.unwrap();
     assert_eq!(database.state(build).await, "succeeded");
+    assert_eq!(database.store.retry_build(build).await.unwrap(), Retried::NotFailed);
 }
