@@ -18,6 +18,7 @@ pub(crate) struct Metrics {
     pub(crate) stale_writes_total: IntCounterVec,
     pub(crate) workers_lost_total: IntCounter,
     pub(crate) plans_total: IntCounterVec,
+    pub(crate) attached_total: IntCounter,
     pub(crate) log_bytes_total: IntCounter,
     pub(crate) requests_seconds: HistogramVec,
 }
@@ -67,6 +68,10 @@ impl Metrics {
             )?,
             workers_lost_total: counter("slipway_workers_lost_total", "Workers given up.")?,
             plans_total: counters("slipway_plans_total", "Planned builds, by result.", "result")?,
+            attached_total: counter(
+                "slipway_stages_attached_total",
+                "Stages that share the run of another one.",
+            )?,
             log_bytes_total: counter("slipway_log_bytes_total", "Bytes of log lines received.")?,
             requests_seconds,
             registry,

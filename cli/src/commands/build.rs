@@ -186,7 +186,14 @@ async fn finish(
     progress: Progress,
 ) -> Result<ExitCode, CliError> {
     receive(client, view, downloads, progress).await?;
-    let Some(first) = view.exports.first() else { return Ok(ExitCode::SUCCESS) };
+    let Some(first) = view.exports.first() else {
+        if matches!(progress, Progress::Tty | Progress::Plain) {
+            let text =
+                "built; its layers are being stored (it goes nowhere without --push, --load or -o)";
+            let _ = writeln!(std::io::stderr(), "{text}");
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
     if let Some(path) = &arguments.iidfile {
         std::fs::write(path, first.config_digest.to_string())
             .map_err(|error| CliError::file(path, &error))?;

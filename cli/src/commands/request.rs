@@ -7,7 +7,7 @@ use common::{Platform, ProjectName};
 
 use super::options::{commands, secrets};
 use crate::agent;
-use crate::args::Build;
+use crate::args::{Build, Progress};
 use crate::exit::CliError;
 
 /// The request for a build.
@@ -33,12 +33,19 @@ pub(crate) fn request(
         no_cache_stages: arguments.no_cache_filter.clone(),
         pull: arguments.pull,
         outputs,
+        await_digests: wants_digest(arguments),
         targets: Vec::new(),
         priority: 0,
         timeout_seconds: None,
         stage_timeout_seconds: None,
         supersede: None,
     })
+}
+
+/// Whether somebody is waiting for the digest of an image, wherever it goes.
+fn wants_digest(arguments: &Build) -> bool {
+    let tells = arguments.quiet || arguments.progress == Progress::Quiet;
+    tells || arguments.iidfile.is_some() || arguments.metadata_file.is_some()
 }
 
 /// `--platform`.

@@ -1,5 +1,6 @@
 //! Use cases, one verb a file.
 
+mod answer_export;
 mod cancel_build;
 mod check_file;
 mod decide;

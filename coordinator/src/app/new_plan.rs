@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+use api::worker::v1::ExportTarget;
 use common::image::{ImageDocument, ResolvedImage, RootFs};
 use common::plan::{Base, CopyFrom, Op, Plan, PlanTarget, PlannedStage, StageIndex, Step};
 use common::stage::{StageKind, StageState};
-use common::{Platform, StageId};
+use common::{Digest, Platform, StageId};
 use store::{NewEdge, NewPlan, NewStage, NewStep, Placing};
 use uuid::Uuid;
 
@@ -23,6 +24,8 @@ pub(super) struct Export {
     /// Which targets.
     pub(super) targets: Range<usize>,
     pub(super) outputs: Outputs,
+    /// Whether the build waits for digests alone.
+    pub(super) awaits_digests: bool,
 }
 
 /// The rows of a build's stages, of what reads what, and of the exports.
@@ -46,15 +49,23 @@ pub(super) fn new_plan(
         }
     }
     for export in exports {
-        stages.push(new_export(plan, decided, export, &ids, &mut edges)?);
+        let targets = plan.targets.get(export.targets.clone()).unwrap_or_default();
+        let export = new_export(plan, decided, export, &ids, &mut edges)?;
+        if !export.is_goal {
+            for target in targets {
+                stages[target.stage.0 as usize].is_goal = true;
+            }
+        }
+        stages.push(export);
     }
-    Ok(NewPlan { context: None, stages, edges, warnings: Vec::new() })
+    let first_keys = first_keys(plan, decided, settings);
+    Ok(NewPlan { context: None, stages, edges, warnings: Vec::new(), first_keys })
 }
 
 fn new_export(
     plan: &Plan,
     decided: &[Decided],
-    Export { name, targets, outputs }: Export,
+    Export { name, targets, outputs, awaits_digests }: Export,
     ids: &[StageId],
     edges: &mut Vec<NewEdge>,
 ) -> Result<NewStage, AppError> {
@@ -77,6 +88,8 @@ fn new_export(
         images.push(PlannedImage { stage, document, base_history, last_key, layers });
     }
     let Outputs { targets, source_date_epoch } = outputs;
+    let makes_nothing =
+        targets.iter().all(|target| matches!(target, ExportTarget::DigestOnly { .. }));
     let label = name.map_or_else(|| "export".to_owned(), |name| format!("export {name}"));
     let export = ExportDocument { images, source_date_epoch, targets };
     Ok(NewStage {
@@ -95,7 +108,22 @@ fn new_export(
         slices: Vec::new(),
         steps: Vec::new(),
         placing: Placing::default(),
+        key: None,
+        may_attach: false,
+        is_goal: awaits_digests || !makes_nothing,
     })
+}
+
+/// Keys of the steps that run first, where the cache was asked for them.
+pub(super) fn first_keys(plan: &Plan, decided: &[Decided], settings: &Settings) -> Vec<Digest> {
+    let first = |(stage, decided): (&PlannedStage, &Decided)| match decided.decision {
+        Decision::Run { first_step, base_layers: Some(_), .. } if !settings.is_fresh(stage) => {
+            let first = stage.steps.iter().find(|step| step.number >= first_step)?;
+            Some(first.key)
+        }
+        _ => None,
+    };
+    plan.stages.iter().zip(decided).filter_map(first).collect()
 }
 
 fn new_stage(
@@ -117,6 +145,9 @@ fn new_stage(
         fresh_caches: settings.is_fresh(stage),
         compression: settings.compression,
     };
+    // What a client brings is its build's alone: others cannot count on it.
+    let brings_nothing =
+        document.secrets.is_empty() && document.agents.is_empty() && !stage.steps.is_empty();
     let (state, first_step, base_layers, make_slices, layers) = match &decided.decision {
         Decision::Skipped => (StageState::Skipped, 0, None, Vec::new(), None),
         Decision::Cached { layers } => {
@@ -152,6 +183,9 @@ fn new_stage(
         slices: decided.slices.clone(),
         steps: steps.collect(),
         placing: Placing::default(),
+        key: brings_nothing.then_some(stage.key),
+        may_attach: !settings.is_fresh(stage),
+        is_goal: false,
     })
 }
 

@@ -2,25 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::public::v1::{BuildRequest, BuildSource, NamedContextSource};
 use blobstore::manifest::{self, MAX_STORED_BYTES};
 use blobstore::names;
 use common::outcome::Failure;
-use common::plan::{DEFAULT_AGENT, Plan};
+use common::plan::{DEFAULT_AGENT, Plan, PlannedStage};
 use common::tree::Manifest;
 use common::{BuildId, Digest, FailureClass, Platform, ProjectName};
 use dockerfile::{Dockerfile, ImageFacts, Links, NamedContext, Options, context_name};
 use logbus::Message;
 use oci::Reference;
-use store::{ClaimedBuild, NewPlan, ObjectKey, ObjectRow};
+use store::{ClaimedBuild, NewPlan, ObjectKey, ObjectRow, StoreError};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::decide::{Decided, Decision, decide};
 use super::layouts::{Layouts, reference_of};
-use super::new_plan::{Export, first_command, new_plan};
+use super::new_plan::{Export, first_command, first_keys, new_plan};
 use super::options::{Settings, options, platforms};
 use super::outputs::Outputs;
 use super::refresh::without_stages;
@@ -30,6 +30,11 @@ use super::{App, AppError};
 
 /// How long an answer of a registry about a tag is good.
 const IMAGE_AGE_SECS: f64 = 300.0;
+/// Plans of one build that may turn out to be old before it is tried again later.
+const PLAN_TRIES: usize = 5;
+/// How long a plan waits for layers that are on their way, and how often it looks.
+const LAYERS_LIMIT: Duration = Duration::from_secs(30);
+const LAYERS_LOOK: Duration = Duration::from_millis(25);
 /// Longest time that a planner sleeps without a wake-up.
 const IDLE: Duration = Duration::from_secs(2);
 
@@ -98,16 +103,16 @@ impl App {
     async fn plan(&self, build: &ClaimedBuild, planner: Uuid) {
         // Registries may be slow: the lease is kept meanwhile, and a cancelled build is let go.
         let made = tokio::select! {
-            made = self.make_plan(build, planner) => made,
+            made = self.plan_and_save(build, planner) => made,
             () = self.keep_planning(build.id, planner) => {
                 tracing::info!(build.id = %build.id, "planning is over: the build has another state");
                 return;
             }
         };
         let result = match made {
-            Ok(plan) => {
+            Ok(()) => {
                 self.metrics.plans_total.with_label_values(&["planned"]).inc();
-                self.store.save_plan(build.id, &build.project, planner, &plan).await
+                Ok(())
             }
             Err(PlanError::Failed(failure)) => {
                 self.metrics.plans_total.with_label_values(&["failed"]).inc();
@@ -125,6 +130,26 @@ impl App {
         }
         self.bus.send(Message::Workers);
         self.bus.send(Message::Build(build.id));
+    }
+
+    /// Makes a plan and stores it. What the cache has got meanwhile makes it an old one: then once
+    /// more.
+    async fn plan_and_save(&self, build: &ClaimedBuild, planner: Uuid) -> Result<(), PlanError> {
+        for _ in 0..PLAN_TRIES {
+            let plan = self.make_plan(build, planner).await?;
+            match self.store.save_plan(build.id, &build.project, planner, &plan).await {
+                Ok(attached) => {
+                    self.metrics.attached_total.inc_by(attached as u64);
+                    self.answer_exports(&[build.id]).await?;
+                    return Ok(());
+                }
+                Err(StoreError::PlanIsOld) => {
+                    tracing::debug!(build.id = %build.id, "the cache has changed: planning again");
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(StoreError::PlanIsOld.into())
     }
 
     /// Renews the planner's lease; ends when the build is not to be planned any more.
@@ -150,7 +175,8 @@ impl App {
         for part in &parts {
             let outputs = Outputs::of(&part.request, part.epoch)?;
             let (name, targets) = (part.name.clone(), part.targets.clone());
-            exports.push(Export { name, targets, outputs });
+            let awaits_digests = request.await_digests;
+            exports.push(Export { name, targets, outputs, awaits_digests });
         }
         let mut stored = new_plan(&plan, &decided, &Settings::of(&request, &parts), exports)?;
         stored.context = targets::main_context(&parts);
@@ -202,7 +228,10 @@ impl App {
             return Err(violation.into());
         }
         let settings = Settings::of(request, &parts);
-        let decided = self.decide(&request.project, &planned.plan, &settings).await?;
+        let decided = match packs {
+            Packs::Needed => self.settled(&request.project, &planned.plan, &settings).await?,
+            Packs::NotNeeded => self.decide(&request.project, &planned.plan, &settings).await?,
+        };
         let file = targets::file_for_places(&parts, &files);
         let missing = settings.missing(&file, &planned.plan, &decided);
         if !missing.is_empty() {
@@ -393,6 +422,40 @@ impl App {
             arrived.push(ObjectRow { key: ObjectKey { kind, digest }, size_bytes });
         }
         Ok(arrived)
+    }
+
+    /// Decides, when no layer is on its way that would change what has to run: layers are stored a
+    /// moment after their steps have ended.
+    async fn settled(
+        &self,
+        project: &ProjectName,
+        plan: &Plan,
+        settings: &Settings,
+    ) -> Result<Vec<Decided>, PlanError> {
+        let until = Instant::now() + LAYERS_LIMIT;
+        loop {
+            let decided = self.decide(project, plan, settings).await?;
+            let first = first_keys(plan, &decided, settings);
+            if first.is_empty() || Instant::now() > until {
+                return Ok(decided);
+            }
+            let unsettled = self.store.unsettled_keys(project, &first).await?;
+            if unsettled.is_empty() {
+                return Ok(decided);
+            }
+            // Who shares the run of a whole stage need not wait for it here.
+            let stages: Vec<&PlannedStage> = plan
+                .stages
+                .iter()
+                .filter(|stage| stage.steps.iter().any(|step| unsettled.contains(&step.key)))
+                .collect();
+            let keys: Vec<Digest> = stages.iter().map(|stage| stage.key).collect();
+            let running = self.store.running_keys(project, &keys).await?;
+            if keys.iter().all(|key| running.contains(key)) {
+                return Ok(decided);
+            }
+            tokio::time::sleep(LAYERS_LOOK).await;
+        }
     }
 
     async fn decide(

@@ -20,6 +20,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// A line with its place, by which a reader can go on later.
 #[derive(Debug, Clone)]
 pub(crate) struct LogEvent {
+    /// The stage that wrote it, in the place of that which it is shown for.
+    pub(crate) holder: StageId,
     pub(crate) epoch: Epoch,
     pub(crate) chunk: u32,
     pub(crate) position: usize,
@@ -27,36 +29,44 @@ pub(crate) struct LogEvent {
 }
 
 impl LogEvent {
-    /// `<stage>:<epoch>:<chunk>:<line>`.
+    /// `<stage>:<epoch>:<chunk>:<line>`, and `:<stage>` of another one that wrote it.
     pub(crate) fn id(&self) -> String {
-        format!("{}:{}:{}:{}", self.line.stage, self.epoch, self.chunk, self.position)
+        let own = format!("{}:{}:{}:{}", self.line.stage, self.epoch, self.chunk, self.position);
+        if self.holder == self.line.stage { own } else { format!("{own}:{}", self.holder) }
     }
 }
 
 /// What a reader has: per stage and attempt the chunks, and how much of the last one.
 #[derive(Debug, Default)]
 pub(crate) struct Cursor {
-    done: BTreeMap<(StageId, Epoch), Vec<bool>>,
+    done: BTreeMap<(Writer, Epoch), Vec<bool>>,
     /// Everything up to this place was read before.
-    resume: Option<(StageId, Epoch, u32, usize)>,
+    resume: Option<(Writer, Epoch, u32, usize)>,
 }
+
+/// The stage that a line is shown for, and that which wrote it.
+type Writer = (StageId, StageId);
 
 impl Cursor {
     /// A cursor behind the line with this id; an id that is none starts at the beginning.
     pub(crate) fn after(id: Option<&str>) -> Self {
         let resume = id.and_then(|id| {
             let mut parts = id.split(':');
-            let stage = parts.next()?.parse().ok()?;
+            let stage: StageId = parts.next()?.parse().ok()?;
             let epoch = Epoch(parts.next()?.parse().ok()?);
             let chunk = parts.next()?.parse().ok()?;
             let line = parts.next()?.parse().ok()?;
-            Some((stage, epoch, chunk, line))
+            let holder = match parts.next() {
+                Some(holder) => holder.parse().ok()?,
+                None => stage,
+            };
+            Some(((stage, holder), epoch, chunk, line))
         });
         Self { done: BTreeMap::new(), resume }
     }
 
     /// Takes note of a chunk; false when it was seen before.
-    fn take(&mut self, stage: StageId, epoch: Epoch, chunk: u32) -> bool {
+    fn take(&mut self, stage: Writer, epoch: Epoch, chunk: u32) -> bool {
         let seen = self.done.entry((stage, epoch)).or_default();
         let position = chunk as usize;
         if seen.len() <= position {
@@ -66,7 +76,7 @@ impl Cursor {
     }
 
     /// How many lines of a chunk of the resumed stage were read before.
-    fn skip(&self, stage: StageId, epoch: Epoch, chunk: u32) -> Option<usize> {
+    fn skip(&self, stage: Writer, epoch: Epoch, chunk: u32) -> Option<usize> {
         let (at_stage, at_epoch, at_chunk, line) = self.resume?;
         if stage != at_stage {
             return Some(0);
@@ -95,6 +105,7 @@ impl App {
             // Before the look at the store, so that nothing comes in between.
             let state = self.store.build(build).await?.state;
             let ended = BuildState::from_name(&state).is_some_and(BuildState::is_terminal);
+            let attached = self.store.attachments(build).await?;
             if !self.send_stored(build, stage, &mut cursor, &output).await? || !follow || ended {
                 return Ok(());
             }
@@ -108,21 +119,20 @@ impl App {
                 };
                 match message {
                     Ok(Message::Log(of, chunk)) if of == build => {
-                        let lease = chunk.lease;
-                        let wanted = stage.is_none_or(|stage| stage == lease.stage);
-                        if wanted
-                            && cursor.take(lease.stage, lease.epoch, chunk.chunk)
-                            && !send(
-                                &output,
-                                &cursor,
-                                lease.epoch,
-                                chunk.chunk,
-                                lease.stage,
-                                chunk.lines.clone(),
-                            )
-                            .await
-                        {
-                            return Ok(());
+                        let (holder, epoch) = (chunk.lease.stage, chunk.lease.epoch);
+                        let shown = attached.iter().filter(|(leader, _)| *leader == holder);
+                        let mut shown: Vec<StageId> = shown.map(|(_, own)| *own).collect();
+                        if shown.is_empty() {
+                            shown.push(holder);
+                        }
+                        shown.retain(|shown| stage.is_none_or(|stage| stage == *shown));
+                        for shown in shown {
+                            let place = ((shown, holder), epoch, chunk.chunk);
+                            if cursor.take(place.0, place.1, place.2)
+                                && !send(&output, &cursor, place, chunk.lines.clone()).await
+                            {
+                                return Ok(());
+                            }
                         }
                     }
                     // Its state may have changed: look.
@@ -144,12 +154,13 @@ impl App {
         output: &mpsc::Sender<LogEvent>,
     ) -> Result<bool, AppError> {
         for row in self.store.log_chunks(build, stage).await? {
-            if !cursor.take(row.stage, row.epoch, row.chunk) {
+            let place = ((row.stage, row.holder), row.epoch, row.chunk);
+            if !cursor.take(place.0, place.1, place.2) {
                 continue;
             }
             let bytes = self.objects.get(&row.object, MAX_CHUNK_BYTES).await?;
             let lines: Vec<LogLine> = serde_json::from_slice(&bytes)?;
-            if !send(output, cursor, row.epoch, row.chunk, row.stage, lines).await {
+            if !send(output, cursor, place, lines).await {
                 return Ok(false);
             }
         }
@@ -160,20 +171,20 @@ impl App {
 async fn send(
     output: &mpsc::Sender<LogEvent>,
     cursor: &Cursor,
-    epoch: Epoch,
-    chunk: u32,
-    stage: StageId,
+    (writer, epoch, chunk): (Writer, Epoch, u32),
     lines: Vec<LogLine>,
 ) -> bool {
     let skip = match cursor.resume {
-        Some(_) => match cursor.skip(stage, epoch, chunk) {
+        Some(_) => match cursor.skip(writer, epoch, chunk) {
             Some(skip) => skip,
             None => return true,
         },
         None => 0,
     };
+    let (stage, holder) = writer;
     for (position, line) in lines.into_iter().enumerate().skip(skip) {
-        if output.send(LogEvent { epoch, chunk, position, line }).await.is_err() {
+        let line = LogLine { stage, ..line };
+        if output.send(LogEvent { holder, epoch, chunk, position, line }).await.is_err() {
             return false;
         }
     }
@@ -188,12 +199,16 @@ mod tests {
     #[test]
     fn a_reader_goes_on_behind_the_line_it_has() {
         let stage = StageId(Uuid::from_u128(1));
+        let other = StageId(Uuid::from_u128(2));
         let cursor = Cursor::after(Some(&format!("{stage}:2:5:7")));
-        assert_eq!(cursor.skip(stage, Epoch(1), 9), None);
-        assert_eq!(cursor.skip(stage, Epoch(2), 4), None);
-        assert_eq!(cursor.skip(stage, Epoch(2), 5), Some(8));
-        assert_eq!(cursor.skip(stage, Epoch(2), 6), Some(0));
-        assert_eq!(cursor.skip(StageId(Uuid::from_u128(2)), Epoch(1), 0), Some(0));
+        assert_eq!(cursor.skip((stage, stage), Epoch(1), 9), None);
+        assert_eq!(cursor.skip((stage, stage), Epoch(2), 4), None);
+        assert_eq!(cursor.skip((stage, stage), Epoch(2), 5), Some(8));
+        assert_eq!(cursor.skip((stage, stage), Epoch(2), 6), Some(0));
+        assert_eq!(cursor.skip((other, other), Epoch(1), 0), Some(0));
+        let shared = Cursor::after(Some(&format!("{stage}:2:5:7:{other}")));
+        assert_eq!(shared.skip((stage, other), Epoch(2), 5), Some(8));
+        assert_eq!(shared.skip((stage, stage), Epoch(2), 5), Some(0), "its own lines come after");
         assert!(Cursor::after(Some("nonsense")).resume.is_none());
     }
 
@@ -201,9 +216,9 @@ mod tests {
     fn a_chunk_counts_once() {
         let stage = StageId(Uuid::from_u128(1));
         let mut cursor = Cursor::default();
-        assert!(cursor.take(stage, Epoch(1), 3));
-        assert!(!cursor.take(stage, Epoch(1), 3));
-        assert!(cursor.take(stage, Epoch(1), 0));
-        assert!(cursor.take(stage, Epoch(2), 3));
+        assert!(cursor.take((stage, stage), Epoch(1), 3));
+        assert!(!cursor.take((stage, stage), Epoch(1), 3));
+        assert!(cursor.take((stage, stage), Epoch(1), 0));
+        assert!(cursor.take((stage, stage), Epoch(2), 3));
     }
 }

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use api::Problem;
-use api::worker::v1::{LogChunk, ResultReport, SliceReport, StageOutcome, StepReport, StepState};
+use api::public::v1::TimingView;
+use api::worker::v1::{
+    DoneReport, LogChunk, ResultReport, SliceReport, SliceUse, StageOutcome, StepReport, StepState,
+};
 use blobstore::names;
 use common::image::LayerOrigin;
-use common::{FailureClass, Lease};
+use common::{BuildId, FailureClass, Lease, ProjectName};
 use logbus::Message;
 use store::{
     CachedSlice, Finished, NewExport, ObjectKey, ObjectRow, Outcome, QuarantineRule, Resulted,
-    StoreError,
+    Spent, StoreError,
 };
 
 use super::documents::{ExportDocument, StageDocument};
@@ -42,8 +45,7 @@ impl App {
         let timing = serde_json::to_value(report.timing)?;
         let reported =
             self.store.report_step(report.lease, report.number, state, &timing, layer).await;
-        let build = self.count_stale("step", reported)?;
-        self.bus.send(Message::Build(build));
+        self.tell(&self.count_stale("step", reported)?);
         Ok(())
     }
 
@@ -63,10 +65,25 @@ impl App {
             stored_bytes: report.stored_bytes,
         };
         let reported = self.store.report_slice(report.lease, document.stage.key, &slice).await;
-        let build = self.count_stale("slice", reported)?;
+        let builds = self.count_stale("slice", reported)?;
         self.bus.send(Message::Workers);
-        self.bus.send(Message::Build(build));
+        self.tell(&builds);
         Ok(())
+    }
+
+    /// The steps of a stage have ended; its layers are on their way.
+    pub(crate) async fn report_done(&self, report: &DoneReport) -> Result<(), AppError> {
+        let spent = spent(&report.timing, &report.slices_read, report.uploaded_bytes)?;
+        let done = self.store.stage_done(report.lease, &spent).await;
+        self.tell(&self.count_stale("done", done)?);
+        Ok(())
+    }
+
+    /// Whoever looks at these builds sees them anew.
+    pub(crate) fn tell(&self, builds: &[BuildId]) {
+        for build in builds {
+            self.bus.send(Message::Build(*build));
+        }
     }
 
     /// A stage has ended.
@@ -74,9 +91,7 @@ impl App {
         let finished = Finished {
             lease: report.lease,
             outcome: self.outcome(report).await?,
-            timing: serde_json::to_value(report.timing)?,
-            transfers: serde_json::to_value(&report.slices_read)?,
-            uploaded_bytes: report.uploaded_bytes,
+            spent: spent(&report.timing, &report.slices_read, report.uploaded_bytes)?,
         };
         let name = match &finished.outcome {
             Outcome::Succeeded { .. } => "succeeded",
@@ -84,12 +99,15 @@ impl App {
             Outcome::HandedBack => "handed_back",
         };
         let resulted = self.count_stale("result", self.store.finish_stage(&finished).await)?;
-        let (Resulted::Recorded(build) | Resulted::Repeated(build)) = resulted;
-        if let Resulted::Recorded(_) = resulted {
+        if let Resulted::Recorded(builds) = &resulted {
             self.metrics.results_total.with_label_values(&[name]).inc();
+            if matches!(finished.outcome, Outcome::Succeeded { .. }) {
+                // Workers have not been told yet: what needs none is done first.
+                self.answer_exports(builds).await?;
+            }
         }
         self.bus.send(Message::Workers);
-        self.bus.send(Message::Build(build));
+        self.tell(resulted.builds());
         if let Resulted::Recorded(_) = resulted {
             // Hints for the scheduler: the result counts without them.
             if let Err(error) = self.learn(report, &finished.outcome).await {
@@ -156,11 +174,14 @@ impl App {
             let detail = format!("a chunk has more than {MAX_CHUNK_BYTES} bytes of text");
             return Err(Problem::new(413, "log-chunk-too-big", detail).into());
         }
-        let (project, build) = self.log_scope(chunk.lease).await?;
+        let (project, builds) = self.log_scope(chunk.lease).await?;
         let object = names::log_chunk(&project, chunk.lease.stage, chunk.lease.epoch, chunk.chunk);
         let text = serde_json::to_vec(&chunk.lines)?;
         let (lease, number, lines) = (chunk.lease, chunk.chunk, chunk.lines.len());
-        self.bus.send(Message::Log(build, Arc::new(chunk)));
+        let chunk = Arc::new(chunk);
+        for build in builds {
+            self.bus.send(Message::Log(build, Arc::clone(&chunk)));
+        }
         self.objects.put(&object, text).await?;
         let added = self.store.add_log_chunk(lease, number, &object, lines, bytes).await;
         if self.count_stale("log", added)? {
@@ -170,10 +191,7 @@ impl App {
     }
 
     /// The last lines of a stage arrive with, or just after, its end.
-    async fn log_scope(
-        &self,
-        lease: Lease,
-    ) -> Result<(common::ProjectName, common::BuildId), AppError> {
+    async fn log_scope(&self, lease: Lease) -> Result<(ProjectName, Vec<BuildId>), AppError> {
         Ok(self.count_stale("log", self.store.log_scope(lease).await)?)
     }
 
@@ -190,7 +208,12 @@ impl App {
     }
 }
 
-fn new_export(
+fn spent(timing: &TimingView, read: &[SliceUse], sent: u64) -> Result<Spent, AppError> {
+    let (timing, transfers) = (serde_json::to_value(timing)?, serde_json::to_value(read)?);
+    Ok(Spent { timing, transfers, uploaded_bytes: sent })
+}
+
+pub(super) fn new_export(
     document: &ExportDocument,
     result: &api::worker::v1::ExportResult,
 ) -> serde_json::Result<NewExport> {

@@ -168,7 +168,7 @@ impl App {
         let head = (row.build, row.project.clone(), row.label.clone(), row.dockerfile.clone());
         let job = match row.kind {
             StageKind::Stage => self.stage_job(row).await?,
-            StageKind::Export => self.export_job(row).await?,
+            StageKind::Export => self.export_job(row).await?.map(|job| Job::Export(Box::new(job))),
         };
         let Some(job) = job else {
             let message = "the layers that the stage starts from are not known";
@@ -228,7 +228,8 @@ impl App {
         Ok(opened)
     }
 
-    async fn export_job(&self, row: StageJobRow) -> Result<Option<Job>, AppError> {
+    /// The images of an export, with their layers and times; none while a layer is not known.
+    pub(super) async fn export_job(&self, row: StageJobRow) -> Result<Option<ExportJob>, AppError> {
         let export: ExportDocument = serde_json::from_value(row.plan)?;
         let made: BTreeMap<StageId, Vec<Layer>> = row.producer_layers.into_iter().collect();
         let mut images = Vec::new();
@@ -255,7 +256,7 @@ impl App {
             images.push(ExportImage { layers, document });
         }
         let (source_date_epoch, targets) = (export.source_date_epoch, export.targets);
-        Ok(Some(Job::Export(Box::new(ExportJob { images, source_date_epoch, targets }))))
+        Ok(Some(ExportJob { images, source_date_epoch, targets }))
     }
 }
 

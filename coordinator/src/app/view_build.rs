@@ -1,8 +1,8 @@
 //! Builds as people see them.
 
 use api::public::v1::{
-    BuildPage, BuildView, ExportView, SliceTransferView, StageView, StepView, TimingView,
-    WorkerView,
+    AttachedView, BuildPage, BuildView, ExportView, SliceTransferView, StageView, StepView,
+    TimingView, WorkerView,
 };
 use api::worker::v1::SliceUse;
 use blobstore::names;
@@ -148,6 +148,7 @@ fn stage_view(row: &StageRow, all: &[StageRow]) -> Result<StageView, AppError> {
         ended_at: row.ended_at,
         failure: row.failure.clone().map(document).transpose()?,
         waiting_for: waiting_for(state, row, all),
+        attached_to: row.attached_to.map(|(stage, build)| AttachedView { build, stage }),
     })
 }
 
@@ -164,6 +165,9 @@ fn waiting_for(state: StageState, row: &StageRow, all: &[StageRow]) -> Option<St
     match state {
         StageState::Waiting => Some(format!("waits for {}", open.join(", "))),
         StageState::Parked => Some(format!("waits for files of {}", open.join(", "))),
+        StageState::Attached => {
+            row.attached_to.map(|(_, build)| format!("runs as part of the build {build}"))
+        }
         StageState::Ready => Some(
             row.unplaceable
                 .clone()

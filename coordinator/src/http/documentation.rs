@@ -29,6 +29,7 @@ use super::{public, worker};
         worker::logs,
         worker::steps,
         worker::slices,
+        worker::done,
         worker::result,
         worker::tags,
         worker::agent,

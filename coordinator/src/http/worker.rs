@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use api::worker::v1::{
-    AgentAnswer, AgentCall, EnrolRequest, EnrolResponse, LogChunk, ObjectsRequest, ObjectsResponse,
-    ResultReport, SliceReport, StepReport, SyncRequest, SyncResponse, TagAnswer, TagRequest,
+    AgentAnswer, AgentCall, DoneReport, EnrolRequest, EnrolResponse, LogChunk, ObjectsRequest,
+    ObjectsResponse, ResultReport, SliceReport, StepReport, SyncRequest, SyncResponse, TagAnswer,
+    TagRequest,
 };
 use api::{Problem, WORKER_PROTOCOL};
 use axum::Json;
@@ -135,6 +136,19 @@ pub(super) async fn slices(
 ) -> Reply<StatusCode> {
     caller.has(Scope::Workers)?;
     app.report_slice(&report).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Takes the end of a stage's steps.
+#[utoipa::path(post, path = "/worker/v1/done", request_body = DoneReport,
+    responses((status = 204)), security(("token" = ["workers"])))]
+pub(super) async fn done(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Json(report): Json<DoneReport>,
+) -> Reply<StatusCode> {
+    caller.has(Scope::Workers)?;
+    app.report_done(&report).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

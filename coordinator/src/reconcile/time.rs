@@ -23,9 +23,9 @@ pub(super) async fn deadlines(app: &App) -> store::Result<()> {
         let message = format!("the stage did not end within {secs} s");
         let failure = Failure::new(FailureClass::Resource, "stage-timeout", message);
         match app.store.fail_stage(lease, &failure).await {
-            Ok(store::Resulted::Recorded(build) | store::Resulted::Repeated(build)) => {
+            Ok(resulted) => {
                 app.bus.send(Message::Workers);
-                app.bus.send(Message::Build(build));
+                app.tell(resulted.builds());
             }
             // It has just ended.
             Err(store::StoreError::StaleLease) => {}
@@ -51,10 +51,11 @@ pub(super) async fn placement(app: &App) -> store::Result<()> {
     for stage in app.store.long_unplaceable(UNPLACEABLE_SECS).await? {
         let failure = Failure::new(FailureClass::Resource, "unplaceable", stage.reason)
             .with_hint("start a worker that can run it, and build again");
-        if let Some(build) = app.store.fail_waiting(stage.id, &failure).await? {
+        let builds = app.store.fail_waiting(stage.id, &failure).await?;
+        if !builds.is_empty() {
             app.bus.send(Message::Workers);
-            app.bus.send(Message::Build(build));
         }
+        app.tell(&builds);
     }
     Ok(())
 }

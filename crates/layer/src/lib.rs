@@ -18,7 +18,7 @@ pub use compress::Compression;
 pub use extract::{ExtractError, Extracted, extract};
 pub use header::HeaderNumbers;
 pub use namespace::in_user_namespace;
-pub use pack::{PackError, PackedLayer, pack_upper};
+pub use pack::{PackError, PackedLayer, pack_scanned, pack_upper};
 pub use recompress::{Recompress, RecompressError, recompress};
 
 /// Prefix of the name that stands for a removed file.

@@ -74,12 +74,25 @@ pub fn pack_upper(
     out: &Path,
     compression: Compression,
 ) -> Result<PackedLayer, PackError> {
+    pack_scanned(upper, lowers, out, compression, || {})
+}
+
+/// As [`pack_upper`]; `scanned` is called as soon as it is clear that there is nothing in the way but
+/// the disk.
+pub fn pack_scanned(
+    upper: &Path,
+    lowers: &[PathBuf],
+    out: &Path,
+    compression: Compression,
+    scanned: impl FnOnce(),
+) -> Result<PackedLayer, PackError> {
     let fail = |path: &Path, source| PackError::Io { path: path.to_owned(), source };
     let mut found = Vec::new();
     collect(upper, Path::new(""), lowers, &mut found).map_err(|source| fail(upper, source))?;
     if let Some(found) = found.iter().find(|found| is_reserved(&found.path)) {
         return Err(PackError::ReservedName { path: Path::new("/").join(&found.path) });
     }
+    scanned();
     let blob = BlobWriter::create(out, compression).map_err(|source| fail(out, source))?;
     let mut archive = Archive { writer: Hashing::new(blob), names: HashMap::new() };
     for found in &found {

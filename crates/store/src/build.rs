@@ -5,6 +5,7 @@ use common::{BuildId, ProjectName};
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::flight::wanted_by_others;
 use crate::{Result, Store, StoreError, write};
 
 /// How long a planner may be silent before another one takes its build.
@@ -258,24 +259,29 @@ async fn supersede(connection: &mut sqlx::PgConnection, build: &NewBuild, key: &
 }
 
 /// Ends the stages of a build that has ended: those that wait at once, held ones through their
-/// holder.
+/// holder. What other builds wait for goes on.
 pub(crate) async fn drop_stages(
     connection: &mut sqlx::PgConnection,
     build: Uuid,
     reason: &str,
 ) -> Result<()> {
+    let kept = wanted_by_others(connection, build).await?;
     sqlx::query!(
         r#"update stage set state = 'cancelled', ended_at = now()
-           where build_id = $1 and state in ('waiting', 'ready', 'attached')"#,
+           where build_id = $1 and state in ('waiting', 'ready', 'attached')
+             and id <> all($2)"#,
         build,
+        &kept,
     )
     .execute(&mut *connection)
     .await?;
     sqlx::query!(
         r#"update stage set drop_reason = $2
-           where build_id = $1 and state in ('running', 'parked') and drop_reason is null"#,
+           where build_id = $1 and state in ('running', 'parked') and drop_reason is null
+             and id <> all($3)"#,
         build,
         reason,
+        &kept,
     )
     .execute(connection)
     .await?;

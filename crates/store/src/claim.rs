@@ -3,7 +3,8 @@
 use common::{Epoch, Lease, SessionId, StageId, WorkerId};
 use uuid::Uuid;
 
-use crate::result::requeue;
+use crate::flight::wanted_by_others;
+use crate::result::{give_up_exports, requeue};
 use crate::{Result, Store};
 
 impl Store {
@@ -73,7 +74,7 @@ pub(crate) async fn give_up_held(
     except_session: Option<Uuid>,
 ) -> Result<()> {
     let held = sqlx::query!(
-        r#"select s.id, s.epoch, s.drop_reason, b.state as build_state
+        r#"select s.id, s.epoch, s.drop_reason, s.build_id as build, b.state as build_state
            from stage s join build b on b.id = s.build_id
            where s.worker_id = $1 and s.state in ('running', 'parked')
              and ($2::uuid is null or s.session is distinct from $2)
@@ -92,15 +93,23 @@ pub(crate) async fn give_up_held(
         )
         .execute(&mut *connection)
         .await?;
-        if stage.drop_reason.is_some() || stage.build_state != "running" {
+        let is_wanted = stage.drop_reason.is_none()
+            && (stage.build_state == "running"
+                || wanted_by_others(connection, stage.build).await?.contains(&stage.id));
+        if is_wanted {
+            requeue(connection, StageId(stage.id), 0.0, true).await?;
+        } else {
+            // Steps that have ended well are the build's; only what they left behind is lost.
             sqlx::query!(
-                "update stage set state = 'cancelled', ended_at = now() where id = $1",
-                stage.id
+                r#"update stage set ended_at = now(), state = case
+                          when done_at is not null and $2 then 'succeeded' else 'cancelled' end
+                   where id = $1"#,
+                stage.id,
+                stage.build_state == "succeeded",
             )
             .execute(&mut *connection)
             .await?;
-        } else {
-            requeue(connection, StageId(stage.id), 0.0, true).await?;
+            give_up_exports(connection, stage.build).await?;
         }
     }
     Ok(())

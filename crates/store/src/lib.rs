@@ -7,6 +7,8 @@ mod agent;
 mod build;
 mod cache;
 mod claim;
+mod export;
+mod flight;
 mod history;
 mod image;
 mod log;
@@ -31,7 +33,7 @@ pub use object::{ObjectKey, ObjectRow};
 pub use plan::{NewEdge, NewPlan, NewStage, NewStep, Placing, StageJobRow};
 pub use quarantine::QuarantineRule;
 pub use ready::{AskingRow, NeedsRow, OfferRow, ReadyRow};
-pub use result::{Finished, NewExport, Outcome, Resulted};
+pub use result::{Finished, NewExport, Outcome, Resulted, Spent};
 pub use retry::Retried;
 pub use tag::TagGrant;
 pub use upkeep::UnplaceableRow;
@@ -57,6 +59,9 @@ pub enum StoreError {
     /// The row is not in a state in which this can be done.
     #[error("the {0} is in another state")]
     WrongState(&'static str),
+    /// The cache has changed since the plan was made.
+    #[error("the plan is old")]
+    PlanIsOld,
     /// A stored document is not what it should be.
     #[error("a stored {what} cannot be read: {source}")]
     Damaged {

@@ -7,8 +7,10 @@ use crate::{Result, Store, StoreError, int};
 /// A stored chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChunkRow {
-    /// The stage.
+    /// The stage that it is shown for.
     pub stage: StageId,
+    /// The stage that wrote it: another one where that ran in its place.
+    pub holder: StageId,
     /// The attempt.
     pub epoch: Epoch,
     /// Number of the chunk.
@@ -18,10 +20,13 @@ pub struct ChunkRow {
 }
 
 impl Store {
-    /// The project and build of a lease that is, or was the last, live one.
-    pub async fn log_scope(&self, lease: Lease) -> Result<(ProjectName, BuildId)> {
+    /// The project and builds of a lease that is, or was the last, live one: its own build first, then
+    /// those that share its run.
+    pub async fn log_scope(&self, lease: Lease) -> Result<(ProjectName, Vec<BuildId>)> {
         let row = sqlx::query!(
-            "select project, build_id from stage where id = $1 and epoch = $2",
+            r#"select project, build_id, array(select distinct f.build_id from stage f
+                                             where f.attached_to = s.id) as "others!"
+               from stage s where id = $1 and epoch = $2"#,
             lease.stage.0,
             lease.epoch.0,
         )
@@ -29,7 +34,20 @@ impl Store {
         .await?
         .ok_or(StoreError::StaleLease)?;
         let project = row.project.parse().map_err(|_| StoreError::WrongState("project name"))?;
-        Ok((project, BuildId(row.build_id)))
+        let others = row.others.into_iter().filter(|build| *build != row.build_id);
+        Ok((project, std::iter::once(row.build_id).chain(others).map(BuildId).collect()))
+    }
+
+    /// Which stages of a build others run, or ran, in the place of: (the other, its own).
+    pub async fn attachments(&self, build: BuildId) -> Result<Vec<(StageId, StageId)>> {
+        let rows = sqlx::query!(
+            r#"select id, attached_to as "leader!" from stage
+               where build_id = $1 and attached_to is not null"#,
+            build.0,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.into_iter().map(|row| (StageId(row.leader), StageId(row.id))).collect())
     }
 
     /// Records a chunk for the holder of a lease that is, or was the last, live one. False when it
@@ -68,17 +86,18 @@ impl Store {
         live.map(|_| false).ok_or(StoreError::StaleLease)
     }
 
-    /// The chunks of a build, attempts in order, optionally of one stage.
+    /// The chunks of a build, attempts in order, optionally of one stage; those of the stages that ran
+    /// in the place of its own, too.
     pub async fn log_chunks(
         &self,
         build: BuildId,
         stage: Option<StageId>,
     ) -> Result<Vec<ChunkRow>> {
         let rows = sqlx::query!(
-            r#"select l.stage_id, l.epoch, l.chunk, l.object
-               from log_chunk l join stage s on s.id = l.stage_id
+            r#"select s.id as "stage_id!", l.epoch, l.chunk, l.object, l.stage_id as "holder!"
+               from stage s join log_chunk l on l.stage_id in (s.id, s.attached_to)
                where s.build_id = $1 and ($2::uuid is null or s.id = $2)
-               order by s.position, l.epoch, l.chunk"#,
+               order by s.position, l.stage_id <> s.id desc, l.epoch, l.chunk"#,
             build.0,
             stage.map(|stage| stage.0),
         )
@@ -86,6 +105,7 @@ impl Store {
         .await?;
         let chunks = rows.into_iter().map(|row| ChunkRow {
             stage: StageId(row.stage_id),
+            holder: StageId(row.holder),
             epoch: Epoch(row.epoch),
             chunk: u32::try_from(row.chunk).unwrap_or(0),
             object: row.object,

@@ -10,6 +10,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::cache::CachedSlice;
+use crate::flight::{Leader, attach, find_leaders};
 use crate::{Result, Store, StoreError, bigint, int, read, write};
 
 /// A stage to store.
@@ -45,6 +46,12 @@ pub struct NewStage {
     pub steps: Vec<NewStep>,
     /// What the scheduler looks at.
     pub placing: Placing,
+    /// Its key, where others may share its run.
+    pub key: Option<Digest>,
+    /// Whether it may share the run of another one with this key.
+    pub may_attach: bool,
+    /// Whether the build ends only after it.
+    pub is_goal: bool,
 }
 
 /// What the scheduler looks at, beside the platform.
@@ -109,6 +116,9 @@ pub struct NewPlan {
     pub edges: Vec<NewEdge>,
     /// Notices.
     pub warnings: Vec<String>,
+    /// Keys of steps that are to run because the cache did not have them: if it has one now, the
+    /// plan is old.
+    pub first_keys: Vec<Digest>,
 }
 
 /// All that a job message is made of.
@@ -144,13 +154,15 @@ pub struct StageJobRow {
 
 impl Store {
     /// Stores a plan: the build runs from now on. If everything is there already, it has succeeded.
+    /// Stages that run already are attached to those that run; the answer is how many.
+    /// [`StoreError::PlanIsOld`]: the cache has changed meanwhile, plan again.
     pub async fn save_plan(
         &self,
         build: BuildId,
         project: &ProjectName,
         planner: Uuid,
         plan: &NewPlan,
-    ) -> Result<()> {
+    ) -> Result<usize> {
         let mut transaction = self.begin().await?;
         let warnings = write("warnings", &plan.warnings)?;
         let done = sqlx::query!(
@@ -166,8 +178,15 @@ impl Store {
         if done.rows_affected() != 1 {
             return Err(StoreError::WrongState("build"));
         }
+        let mut leaders = find_leaders(&mut transaction, project, plan).await?;
+        let mut attached = 0;
         for (position, stage) in plan.stages.iter().enumerate() {
-            insert_stage(&mut transaction, build, project, position, stage).await?;
+            let leader = leaders.of(stage);
+            insert_stage(&mut transaction, (build, project), position, stage, leader).await?;
+            if let Some(leader) = leader {
+                attach(&mut transaction, stage, leader).await?;
+                attached += 1;
+            }
         }
         for edge in &plan.edges {
             sqlx::query!(
@@ -183,7 +202,7 @@ impl Store {
         }
         crate::result::end_build_if_done(&mut transaction, build.0).await?;
         transaction.commit().await?;
-        Ok(())
+        Ok(attached)
     }
 
     /// All that a worker has to know of a stage.
@@ -252,25 +271,28 @@ impl Store {
 
 async fn insert_stage(
     connection: &mut sqlx::PgConnection,
-    build: BuildId,
-    project: &ProjectName,
+    (build, project): (BuildId, &ProjectName),
     position: usize,
     stage: &NewStage,
+    leader: Option<Leader>,
 ) -> Result<()> {
+    let state = leader.map_or(stage.state, |_| StageState::Attached);
     sqlx::query!(
         r#"insert into stage (id, build_id, project, position, kind, state, platform, depth,
                               bases_missing, priority, critical_millis, labels, cpu_millis,
-                              memory_bytes, base_chain, base_bytes, timeout_secs, ready_at,
-                              ended_at)
+                              memory_bytes, base_chain, base_bytes, timeout_secs, key,
+                              attached_to, goal, ready_at, ended_at, done_at)
            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
-                   case when $6 = 'ready' then now() end,
-                   case when $6 in ('cached', 'skipped') then now() end)"#,
+                   $18, $19, $20,
+                   case when $6 in ('ready', 'attached') then now() end,
+                   case when $6 in ('cached', 'skipped') then now() end,
+                   case when $21 then now() end)"#,
         stage.id.0,
         build.0,
         project.as_str(),
         int(position),
         stage.kind.as_str(),
-        stage.state.as_str(),
+        state.as_str(),
         stage.platform.to_string(),
         int(stage.depth),
         int(stage.bases_missing),
@@ -282,6 +304,10 @@ async fn insert_stage(
         stage.placing.base_chain,
         bigint(stage.placing.base_bytes),
         stage.placing.timeout_secs.map(int),
+        stage.key.map(|key| key.to_string()),
+        leader.map(|leader| leader.id),
+        stage.is_goal,
+        leader.is_some_and(|leader| leader.is_done),
     )
     .execute(&mut *connection)
     .await?;

@@ -169,6 +169,7 @@ impl Store {
                       coalesce(sum(s.cpu_millis), 0) as "used_cpu!",
                       coalesce(sum(s.memory_bytes), 0)::bigint as "used_memory!"
                from worker w left join stage s on s.worker_id = w.id and s.state = 'running'
+                    and s.done_at is null
                where w.id = $1 group by w.id"#,
             worker.0,
         )
@@ -191,8 +192,8 @@ impl Store {
     /// Stages that hold a slot, by project.
     pub async fn running_by_project(&self) -> Result<Vec<(String, u32)>> {
         let rows = sqlx::query!(
-            r#"select project, count(*) as "count!" from stage where state = 'running'
-               group by project"#
+            r#"select project, count(*) as "count!" from stage
+               where state = 'running' and done_at is null group by project"#
         )
         .fetch_all(&self.pool)
         .await?;

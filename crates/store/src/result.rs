@@ -8,9 +8,12 @@ use uuid::Uuid;
 
 use crate::build::drop_stages;
 use crate::cache::CachedSlice;
+use crate::flight::{
+    fail_kept, share_done, share_failure, share_slices, share_success, wanted_by_others,
+};
 use crate::history::chain_of;
 use crate::plan::insert_slice;
-use crate::{Result, Store, StoreError, bigint, int, write};
+use crate::{Result, Store, StoreError, bigint, int, read, write};
 
 /// Attempts of a stage before a failure of the farm is the build's.
 const MAX_ATTEMPTS: i32 = 3;
@@ -64,6 +67,32 @@ pub struct Finished {
     pub lease: Lease,
     /// How it ended.
     pub outcome: Outcome,
+    /// What it took.
+    pub spent: Spent,
+}
+
+/// What storing a result came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resulted {
+    /// It counts: for its build, which comes first, and for those that shared the run.
+    Recorded(Vec<BuildId>),
+    /// It was stored before.
+    Repeated(BuildId),
+}
+
+impl Resulted {
+    /// The builds that it is of; its own comes first.
+    pub fn builds(&self) -> &[BuildId] {
+        match self {
+            Self::Recorded(builds) => builds,
+            Self::Repeated(build) => std::slice::from_ref(build),
+        }
+    }
+}
+
+/// Where the time of an attempt went, and what it moved.
+#[derive(Debug, Clone)]
+pub struct Spent {
     /// Where its time went.
     pub timing: Value,
     /// What it read from others.
@@ -72,25 +101,15 @@ pub struct Finished {
     pub uploaded_bytes: u64,
 }
 
-/// What storing a result came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Resulted {
-    /// It counts.
-    Recorded(BuildId),
-    /// It was stored before.
-    Repeated(BuildId),
-}
-
 struct Locked {
     build: Uuid,
     state: String,
     attempts: i32,
-    worker: Option<Uuid>,
 }
 
 impl Store {
     /// Where a step stands; `layer` is set once it is in the object store and then makes a cache
-    /// record.
+    /// record. Returns the builds that show it.
     pub async fn report_step(
         &self,
         lease: Lease,
@@ -98,11 +117,13 @@ impl Store {
         state: &str,
         timing: &Value,
         layer: Option<&Layer>,
-    ) -> Result<BuildId> {
+    ) -> Result<Vec<BuildId>> {
         let mut transaction = self.begin().await?;
         let stage = sqlx::query!(
-            r#"select build_id, project from stage
-               where id = $1 and epoch = $2 and state in ('running', 'parked') for share"#,
+            r#"select build_id, project, array(select f.build_id from stage f
+                                             where f.attached_to = s.id) as "others!"
+               from stage s
+               where id = $1 and epoch = $2 and state in ('running', 'parked') for share of s"#,
             lease.stage.0,
             lease.epoch.0,
         )
@@ -110,13 +131,14 @@ impl Store {
         .await?
         .ok_or(StoreError::StaleLease)?;
         let key = sqlx::query_scalar!(
-            r#"update step set timing = $4,
+            r#"update step set timing = $4, settled = settled or $5,
                       state = case when state = 'done' and $3 = 'running' then state else $3 end
                where stage_id = $1 and number = $2 returning key"#,
             lease.stage.0,
             int(number),
             state,
             timing,
+            layer.is_some(),
         )
         .fetch_optional(&mut *transaction)
         .await?
@@ -136,7 +158,8 @@ impl Store {
             .await?;
         }
         transaction.commit().await?;
-        Ok(BuildId(stage.build_id))
+        let builds = std::iter::once(stage.build_id).chain(stage.others);
+        Ok(builds.map(BuildId).collect())
     }
 
     /// A slice is in the object store: for this build at once, for others from the cache.
@@ -145,7 +168,7 @@ impl Store {
         lease: Lease,
         stage_key: Digest,
         slice: &CachedSlice,
-    ) -> Result<BuildId> {
+    ) -> Result<Vec<BuildId>> {
         let mut transaction = self.begin().await?;
         let stage = sqlx::query!(
             r#"select build_id, project from stage
@@ -157,6 +180,8 @@ impl Store {
         .await?
         .ok_or(StoreError::StaleLease)?;
         insert_slice(&mut transaction, lease.stage, slice).await?;
+        let mut builds = vec![BuildId(stage.build_id)];
+        builds.extend(share_slices(&mut transaction, lease.stage).await?);
         sqlx::query!(
             r#"insert into cache_slice (project, stage_key, selector, paths, manifest,
                                         inline_manifest, files, content_bytes, stored_bytes)
@@ -178,7 +203,35 @@ impl Store {
         .execute(&mut *transaction)
         .await?;
         transaction.commit().await?;
-        Ok(BuildId(stage.build_id))
+        Ok(builds)
+    }
+
+    /// The steps of a stage have ended and its slices are stored; layers follow. Who needs no more
+    /// of it goes on, builds that wait for nothing else have succeeded. Returns the builds that this
+    /// is news for.
+    pub async fn stage_done(&self, lease: Lease, spent: &Spent) -> Result<Vec<BuildId>> {
+        let mut transaction = self.begin().await?;
+        let stage = sqlx::query!(
+            r#"select build_id, done_at is not null as "done!" from stage
+               where id = $1 and epoch = $2 and state in ('running', 'parked') for update"#,
+            lease.stage.0,
+            lease.epoch.0,
+        )
+        .fetch_optional(&mut *transaction)
+        .await?
+        .ok_or(StoreError::StaleLease)?;
+        if stage.done {
+            return Ok(Vec::new());
+        }
+        sqlx::query!("update stage set done_at = now() where id = $1", lease.stage.0)
+            .execute(&mut *transaction)
+            .await?;
+        spend(&mut transaction, lease.stage, spent).await?;
+        end_build_if_done(&mut transaction, stage.build_id).await?;
+        let mut builds = vec![BuildId(stage.build_id)];
+        builds.extend(share_done(&mut transaction, lease.stage).await?);
+        transaction.commit().await?;
+        Ok(builds)
     }
 
     /// Stores the end of a stage and all that follows from it, in one transaction.
@@ -187,7 +240,7 @@ impl Store {
         let mut transaction = self.begin().await?;
         let stage = sqlx::query_as!(
             Locked,
-            r#"select build_id as build, state, attempts, worker_id as worker
+            r#"select build_id as build, state, attempts
                from stage where id = $1 and epoch = $2 for update"#,
             lease.stage.0,
             lease.epoch.0,
@@ -205,19 +258,12 @@ impl Store {
             );
             return if same { Ok(Resulted::Repeated(build)) } else { Err(StoreError::StaleLease) };
         }
-        sqlx::query!(
-            r#"update stage_detail set timing = $2, transfers = $3, uploaded_bytes = $4
-               where stage_id = $1"#,
-            lease.stage.0,
-            finished.timing,
-            finished.transfers,
-            bigint(finished.uploaded_bytes),
-        )
-        .execute(&mut *transaction)
-        .await?;
+        spend(&mut transaction, lease.stage, &finished.spent).await?;
+        let mut builds = vec![build];
         match &finished.outcome {
             Outcome::Succeeded { layers, exports } => {
-                succeed(&mut transaction, lease, &stage, layers, exports).await?;
+                succeed(&mut transaction, lease, layers, exports).await?;
+                builds.extend(share_success(&mut transaction, lease.stage).await?);
             }
             Outcome::Failed { failure, step, retry } => {
                 if let Some(number) = step {
@@ -229,7 +275,7 @@ impl Store {
                     .execute(&mut *transaction)
                     .await?;
                 }
-                fail(&mut transaction, lease, &stage, failure, *retry).await?;
+                builds.extend(fail(&mut transaction, lease, &stage, failure, *retry).await?);
             }
             Outcome::HandedBack => {
                 end_attempt(&mut transaction, lease, "handed_back", None).await?;
@@ -238,7 +284,7 @@ impl Store {
         }
         end_build_if_done(&mut transaction, stage.build).await?;
         transaction.commit().await?;
-        Ok(Resulted::Recorded(build))
+        Ok(Resulted::Recorded(builds))
     }
 
     /// A stage cannot be turned into a job: its build fails.
@@ -246,9 +292,11 @@ impl Store {
         let finished = Finished {
             lease,
             outcome: Outcome::Failed { failure: failure.clone(), step: None, retry: false },
-            timing: Value::Object(serde_json::Map::new()),
-            transfers: Value::Array(Vec::new()),
-            uploaded_bytes: 0,
+            spent: Spent {
+                timing: Value::Object(serde_json::Map::new()),
+                transfers: Value::Array(Vec::new()),
+                uploaded_bytes: 0,
+            },
         };
         self.finish_stage(&finished).await
     }
@@ -271,7 +319,6 @@ impl Store {
 async fn succeed(
     connection: &mut sqlx::PgConnection,
     lease: Lease,
-    stage: &Locked,
     layers: &[Layer],
     exports: &[NewExport],
 ) -> Result<()> {
@@ -289,12 +336,22 @@ async fn succeed(
     )
     .execute(&mut *connection)
     .await?;
+    insert_exports(connection, lease.stage, exports).await?;
+    unlock_children(connection, lease.stage.0).await
+}
+
+/// Stores what an export made; the same twice is fine.
+pub(crate) async fn insert_exports(
+    connection: &mut sqlx::PgConnection,
+    stage: StageId,
+    exports: &[NewExport],
+) -> Result<()> {
     for export in exports {
         sqlx::query!(
             r#"insert into export_result (stage_id, target, kind, names, digest, config_digest,
                                           archive, archive_bytes, left_names)
                values ($1, $2, $3, $4, $5, $6, $7, $8, $9) on conflict do nothing"#,
-            lease.stage.0,
+            stage.0,
             int(export.target),
             export.kind,
             write("names", &export.names)?,
@@ -307,20 +364,38 @@ async fn succeed(
         .execute(&mut *connection)
         .await?;
     }
-    // Locked in the order of ids: two bases that end at once cannot wait for each other.
+    Ok(())
+}
+
+/// Stages that start from this one may run, unless they wait for others too.
+pub(crate) async fn unlock_children(
+    connection: &mut sqlx::PgConnection,
+    stage: Uuid,
+) -> Result<()> {
+    let row = sqlx::query!(
+        r#"select d.layers, s.worker_id from stage_detail d join stage s on s.id = d.stage_id
+           where d.stage_id = $1"#,
+        stage,
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    let layers: Vec<Layer> = row.layers.map_or(Ok(Vec::new()), |layers| read("layers", layers))?;
+    // Locked in the order of ids: two bases that end at once cannot wait for each other. One that is
+    // attached runs only if the stage that it is attached to fails to.
     sqlx::query!(
         r#"with children as (
                select c.id from stage c join stage_edge e on e.consumer = c.id
-               where e.producer = $1 and e.is_base and c.state = 'waiting'
+               where e.producer = $1 and e.is_base and c.state in ('waiting', 'attached')
                order by c.id for update of c)
            update stage c set bases_missing = c.bases_missing - 1, home_worker = $2,
                   base_chain = $3, base_bytes = $4,
-                  state = case when c.bases_missing <= 1 then 'ready' else c.state end,
+                  state = case when c.state = 'waiting' and c.bases_missing <= 1 then 'ready'
+                          else c.state end,
                   ready_at = case when c.bases_missing <= 1 then now() else c.ready_at end
            from children where c.id = children.id"#,
-        lease.stage.0,
-        stage.worker,
-        chain_of(layers),
+        stage,
+        row.worker_id,
+        chain_of(&layers),
         bigint(layers.iter().map(|layer| layer.size_bytes).sum::<u64>()),
     )
     .execute(connection)
@@ -328,13 +403,29 @@ async fn succeed(
     Ok(())
 }
 
+/// What an attempt took.
+async fn spend(connection: &mut sqlx::PgConnection, stage: StageId, spent: &Spent) -> Result<()> {
+    sqlx::query!(
+        r#"update stage_detail set timing = $2, transfers = $3, uploaded_bytes = $4
+           where stage_id = $1"#,
+        stage.0,
+        spent.timing,
+        spent.transfers,
+        bigint(spent.uploaded_bytes),
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Returns the other builds that this ends.
 async fn fail(
     connection: &mut sqlx::PgConnection,
     lease: Lease,
     stage: &Locked,
     failure: &Failure,
     retry: bool,
-) -> Result<()> {
+) -> Result<Vec<BuildId>> {
     let mut document = write("failure", failure)?;
     end_attempt(connection, lease, "failed", Some(&document)).await?;
     let mut retry = retry;
@@ -347,16 +438,19 @@ async fn fail(
         let hint = "it failed alike on two workers: the fault is likely the stage's own";
         document = write("failure", &failure.clone().with_hint(hint))?;
     }
-    let running = sqlx::query_scalar!(
+    let runs = sqlx::query_scalar!(
         "select id from build where id = $1 and state = 'running' for update",
         stage.build,
     )
     .fetch_optional(&mut *connection)
     .await?
     .is_some();
-    if running && retry && stage.attempts < MAX_ATTEMPTS {
+    let is_wanted =
+        runs || wanted_by_others(connection, stage.build).await?.contains(&lease.stage.0);
+    if is_wanted && retry && stage.attempts < MAX_ATTEMPTS {
         let pause = f64::from(stage.attempts);
-        return requeue(connection, lease.stage, pause, true).await;
+        requeue(connection, lease.stage, pause, true).await?;
+        return Ok(Vec::new());
     }
     let cancelled = failure.class == FailureClass::Cancelled;
     sqlx::query!(
@@ -366,14 +460,9 @@ async fn fail(
     )
     .execute(&mut *connection)
     .await?;
-    sqlx::query!(
-        "update stage_detail set failure = $2 where stage_id = $1",
-        lease.stage.0,
-        document,
-    )
-    .execute(&mut *connection)
-    .await?;
-    if running && !cancelled {
+    settle(connection, lease.stage, &document).await?;
+    let mut others = share_failure(connection, lease.stage, &document).await?;
+    if runs && !cancelled {
         sqlx::query!(
             r#"update build set state = 'failed', failure = $2, ended_at = now() where id = $1"#,
             stage.build,
@@ -382,7 +471,41 @@ async fn fail(
         .execute(&mut *connection)
         .await?;
         drop_stages(connection, stage.build, "build_failed").await?;
+    } else if is_wanted && !runs {
+        others.extend(fail_kept(connection, stage.build, &document).await?);
+    } else if !runs {
+        give_up_exports(connection, stage.build).await?;
     }
+    Ok(others)
+}
+
+/// A stage has failed: no layer of it is on its way any more.
+async fn settle(
+    connection: &mut sqlx::PgConnection,
+    stage: StageId,
+    failure: &Value,
+) -> Result<()> {
+    sqlx::query!("update stage_detail set failure = $2 where stage_id = $1", stage.0, failure,)
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query!("update step set settled = true where stage_id = $1 and not settled", stage.0)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// What a build that has succeeded was to tell of its image cannot be told any more.
+pub(crate) async fn give_up_exports(
+    connection: &mut sqlx::PgConnection,
+    build: Uuid,
+) -> Result<()> {
+    sqlx::query!(
+        r#"update stage set state = 'skipped', ended_at = now()
+           where build_id = $1 and kind = 'export' and not goal and state in ('waiting', 'ready')"#,
+        build,
+    )
+    .execute(connection)
+    .await?;
     Ok(())
 }
 
@@ -435,7 +558,7 @@ pub(crate) async fn requeue(
 ) -> Result<()> {
     sqlx::query!(
         r#"update stage set state = 'ready', ready_at = now(), worker_id = null, session = null,
-                  home_worker = null, not_before = now() + make_interval(secs => $2),
+                  home_worker = null, done_at = null, not_before = now() + make_interval(secs => $2),
                   attempts = attempts - case when $3 then 0 else 1 end
            where id = $1"#,
         stage.0,
@@ -445,7 +568,8 @@ pub(crate) async fn requeue(
     .execute(&mut *connection)
     .await?;
     sqlx::query!(
-        "update step set state = 'pending' where stage_id = $1 and state in ('running', 'failed')",
+        r#"update step set state = 'pending'
+           where stage_id = $1 and (state in ('running', 'failed') or (state = 'done' and not settled))"#,
         stage.0,
     )
     .execute(connection)
@@ -453,7 +577,8 @@ pub(crate) async fn requeue(
     Ok(())
 }
 
-/// Ends a running build whose goals are reached: its exports, or, without any, its last stage.
+/// Ends a running build whose goals are reached: what it makes is made, the steps of the stages that
+/// it shows have ended.
 pub(crate) async fn end_build_if_done(
     connection: &mut sqlx::PgConnection,
     build: Uuid,
@@ -461,12 +586,8 @@ pub(crate) async fn end_build_if_done(
     sqlx::query!(
         r#"update build b set state = 'succeeded', ended_at = now()
            where b.id = $1 and b.state = 'running' and not exists (
-               select 1 from stage s where s.build_id = b.id
-                 and s.state not in ('succeeded', 'cached')
-                 and (s.kind = 'export'
-                      or (s.position = (select max(position) from stage where build_id = b.id)
-                          and not exists (select 1 from stage x
-                                          where x.build_id = b.id and x.kind = 'export'))))"#,
+               select 1 from stage s where s.build_id = b.id and s.goal
+                 and s.state not in ('succeeded', 'cached') and s.done_at is null)"#,
         build,
     )
     .execute(connection)

@@ -4,6 +4,7 @@ use common::outcome::Failure;
 use common::{BuildId, Epoch, Lease, StageId};
 
 use crate::build::drop_stages;
+use crate::flight::{fail_kept, share_failure};
 use crate::ready::{NeedsRow, OfferRow, large, small};
 use crate::{Result, Store, bigint, int, write};
 
@@ -39,7 +40,7 @@ impl Store {
         let rows = sqlx::query!(
             r#"select id, epoch, timeout_secs as "secs!" from stage
                where state in ('running', 'parked') and timeout_secs is not null
-                 and drop_reason is null
+                 and drop_reason is null and done_at is null
                  and started_at + make_interval(secs => timeout_secs) < now()
                order by started_at limit $1"#,
             ROUND,
@@ -128,8 +129,9 @@ impl Store {
         Ok(rows.into_iter().map(|found| row(found.id, found.reason)).collect())
     }
 
-    /// Fails a stage that nobody holds, and its build. None when somebody has taken it meanwhile.
-    pub async fn fail_waiting(&self, stage: StageId, failure: &Failure) -> Result<Option<BuildId>> {
+    /// Fails a stage that nobody holds, its build, and those that share it. None when somebody has
+    /// taken it meanwhile.
+    pub async fn fail_waiting(&self, stage: StageId, failure: &Failure) -> Result<Vec<BuildId>> {
         let document = write("failure", failure)?;
         let mut transaction = self.begin().await?;
         let build = sqlx::query_scalar!(
@@ -139,7 +141,7 @@ impl Store {
         )
         .fetch_optional(&mut *transaction)
         .await?;
-        let Some(build) = build else { return Ok(None) };
+        let Some(build) = build else { return Ok(Vec::new()) };
         sqlx::query!(
             "update stage_detail set failure = $2 where stage_id = $1",
             stage.0,
@@ -147,7 +149,9 @@ impl Store {
         )
         .execute(&mut *transaction)
         .await?;
-        sqlx::query!(
+        let mut builds = vec![BuildId(build)];
+        builds.extend(share_failure(&mut transaction, stage, &document).await?);
+        let ended = sqlx::query!(
             r#"update build set state = 'failed', failure = $2, ended_at = now()
                where id = $1 and state = 'running'"#,
             build,
@@ -155,8 +159,12 @@ impl Store {
         )
         .execute(&mut *transaction)
         .await?;
-        drop_stages(&mut transaction, build, "build_failed").await?;
+        if ended.rows_affected() == 1 {
+            drop_stages(&mut transaction, build, "build_failed").await?;
+        } else {
+            builds.extend(fail_kept(&mut transaction, build, &document).await?);
+        }
         transaction.commit().await?;
-        Ok(Some(BuildId(build)))
+        Ok(builds)
     }
 }

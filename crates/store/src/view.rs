@@ -66,6 +66,10 @@ pub struct StageRow {
     pub steps: Vec<StepRow>,
     /// Why no worker can run it.
     pub unplaceable: Option<String>,
+    /// The stage that runs, or ran, in its place, and the build that this is of.
+    pub attached_to: Option<(StageId, BuildId)>,
+    /// Whether its steps have ended.
+    pub is_done: bool,
 }
 
 /// A step.
@@ -206,23 +210,29 @@ impl Store {
     pub async fn build_stages(&self, build: BuildId) -> Result<Vec<StageRow>> {
         let rows = sqlx::query!(
             r#"select s.id, d.label, s.kind, s.state, w.name as "worker?", s.attempts, d.timing,
-                      d.transfers, d.uploaded_bytes, s.started_at, s.ended_at, d.failure,
-                      s.unplaceable_reason,
+                      d.transfers, d.uploaded_bytes, s.ended_at, d.failure, s.unplaceable_reason,
+                      coalesce(s.started_at, l.started_at) as started_at,
+                      l.id as "leader?", l.build_id as "leader_build?",
+                      s.done_at is not null as "done!",
                       coalesce((extract(epoch from
-                          coalesce(s.started_at, s.ended_at, now()) - s.ready_at) * 1000)::bigint, 0)
+                          coalesce(s.started_at, l.started_at, s.ended_at, now()) - s.ready_at) * 1000)::bigint, 0)
                           as "queue!",
                       (select coalesce(array_agg(e.producer), '{}') from stage_edge e
                        where e.consumer = s.id) as "needs!"
                from stage s join stage_detail d on d.stage_id = s.id
-                    left join worker w on w.id = s.worker_id
+                    left join stage l on l.id = s.attached_to
+                    left join worker w on w.id = coalesce(s.worker_id, l.worker_id)
                where s.build_id = $1 order by s.position"#,
             build.0,
         )
         .fetch_all(&self.pool)
         .await?;
         let steps = sqlx::query!(
-            r#"select t.stage_id, t.number, t.display, t.line_start, t.line_end, t.state, t.timing
+            r#"select t.stage_id, t.number, t.display, t.line_start, t.line_end,
+                      coalesce(l.state, t.state) as "state!", coalesce(l.timing, t.timing) as "timing!"
                from step t join stage s on s.id = t.stage_id
+                    left join step l on s.state = 'attached' and t.state <> 'cached'
+                                        and l.stage_id = s.attached_to and l.key = t.key
                where s.build_id = $1 order by t.stage_id, t.number"#,
             build.0,
         )
@@ -247,6 +257,8 @@ impl Store {
                 failure: row.failure,
                 steps: Vec::new(),
                 unplaceable: row.unplaceable_reason,
+                attached_to: row.leader.map(StageId).zip(row.leader_build.map(BuildId)),
+                is_done: row.done,
             })
             .collect();
         for step in steps {

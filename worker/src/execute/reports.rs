@@ -3,20 +3,28 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use api::worker::v1::{StepReport, StepState};
+use api::worker::v1::{DoneReport, StepReport, StepState};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::failure::JobError;
 use super::job::persist;
 use crate::dispatch::{Held, Worker};
+use crate::logs::LogWriter;
 
 /// Reports that wait; a step that has more to say waits too.
 const WAITING: usize = 256;
 
+/// What a stage reports before its result.
+pub(super) enum Report {
+    Step(StepReport),
+    /// All steps have ended; the log comes before it.
+    Done(DoneReport, LogWriter),
+}
+
 /// Sends the reports of one stage.
 pub(super) struct Reports {
-    sender: Option<mpsc::Sender<StepReport>>,
+    sender: Option<mpsc::Sender<Report>>,
     sending: Option<JoinHandle<Result<(), JobError>>>,
 }
 
@@ -29,7 +37,7 @@ impl Reports {
 
     /// Puts a report behind those that wait. Fails when one of them was refused: then nobody wants
     /// the stage any more.
-    pub(super) async fn send(&mut self, report: StepReport) -> Result<(), JobError> {
+    pub(super) async fn send(&mut self, report: Report) -> Result<(), JobError> {
         if let Some(sender) = &self.sender
             && sender.send(report).await.is_ok()
         {
@@ -53,23 +61,34 @@ impl Reports {
 async fn send_all(
     worker: Arc<Worker>,
     held: Arc<Held>,
-    mut receiver: mpsc::Receiver<StepReport>,
+    mut receiver: mpsc::Receiver<Report>,
 ) -> Result<(), JobError> {
     let mut batch = Vec::new();
     while receiver.recv_many(&mut batch, WAITING).await > 0 {
         for report in newest(batch.drain(..)) {
-            persist(&held, || worker.client.step(&report)).await?;
+            match report {
+                Report::Step(report) => persist(&held, || worker.client.step(&report)).await?,
+                Report::Done(report, log) => {
+                    log.flush().await;
+                    persist(&held, || worker.client.done(&report)).await?;
+                }
+            }
         }
     }
     Ok(())
 }
 
 /// What has to be sent: of a step that began and ended meanwhile only the end.
-fn newest(batch: impl DoubleEndedIterator<Item = StepReport>) -> VecDeque<StepReport> {
-    let mut reports: VecDeque<StepReport> = VecDeque::new();
+fn newest(batch: impl DoubleEndedIterator<Item = Report>) -> VecDeque<Report> {
+    let mut reports: VecDeque<Report> = VecDeque::new();
     for report in batch.rev() {
-        let is_over = report.state == StepState::Running
-            && reports.iter().any(|later| later.number == report.number);
+        let has_end = |number| {
+            let is_its =
+                |later: &Report| matches!(later, Report::Step(later) if later.number == number);
+            reports.iter().any(is_its)
+        };
+        let is_over = matches!(&report, Report::Step(report)
+            if report.state == StepState::Running && has_end(report.number));
         if !is_over {
             reports.push_front(report);
         }
@@ -87,7 +106,7 @@ mod tests {
         let lease = Lease { stage: StageId(uuid::Uuid::now_v7()), epoch: Epoch(1) };
         let report = |number, state| {
             let timing = api::public::v1::TimingView::default();
-            StepReport { lease, number, state, timing, layer: None }
+            Report::Step(StepReport { lease, number, state, timing, layer: None })
         };
         let batch = [
             report(1, StepState::Running),
@@ -95,8 +114,13 @@ mod tests {
             report(1, StepState::Stored),
             report(2, StepState::Running),
         ];
-        let sent: Vec<_> =
-            newest(batch.into_iter()).iter().map(|report| (report.number, report.state)).collect();
+        let sent: Vec<_> = newest(batch.into_iter())
+            .iter()
+            .filter_map(|report| match report {
+                Report::Step(report) => Some((report.number, report.state)),
+                Report::Done(..) => None,
+            })
+            .collect();
         let expected = [(1, StepState::Done), (1, StepState::Stored), (2, StepState::Running)];
         assert_eq!(sent, expected);
     }

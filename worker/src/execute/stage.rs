@@ -6,19 +6,19 @@ use std::time::{Duration, Instant};
 
 use api::public::v1::{LogStream, TimingView};
 use api::worker::v1::{
-    HeldPhase, ObjectKind, ObjectName, StageJob, StageOutcome, StepReport, StepState,
+    DoneReport, HeldPhase, ObjectKind, ObjectName, StageJob, StageOutcome, StepReport, StepState,
 };
 use common::image::{Layer, LayerOrigin};
 use common::plan::{Op, Step};
 use common::{Failure, FailureClass, Lease, ProjectName};
 use layer::{Compression, PackError, PackedLayer};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::failure::JobError;
 use super::image::compression;
 use super::job::Account;
-use super::reports::Reports;
+use super::reports::{Report, Reports};
 use super::slices;
 use super::step::run_step;
 use crate::content::{Pin, Scratch};
@@ -57,6 +57,8 @@ struct Pending {
     upper: PathBuf,
     blob: PathBuf,
     sending: AbortOnDropHandle<Result<SentLayer, JobError>>,
+    /// Whether a layer can be made of it.
+    scanned: oneshot::Receiver<()>,
     /// Holds both until they get their names.
     directory: Arc<Scratch>,
 }
@@ -141,6 +143,7 @@ impl StageRun<'_> {
             self.step(step).await.map_err(|error| place(error, step))?;
         }
         self.slices().await?;
+        self.done().await?;
         let layers = self.layers().await?;
         self.reports.flush().await?;
         Ok(StageOutcome::Succeeded { layers, exports: Vec::new() })
@@ -196,18 +199,19 @@ impl StageRun<'_> {
         let lowers = if stands_alone(step) { Vec::new() } else { self.lowers.clone() };
         let blob = directory.path().join(BLOB);
         let form = compression(self.job.compression);
+        let (said, scanned) = oneshot::channel();
         let packing = pack_and_send(
             Arc::clone(self.worker),
             self.held.lease,
             Arc::clone(&directory),
-            lowers,
-            form,
+            (lowers, form),
+            said,
         );
         let sending = AbortOnDropHandle::new(tokio::spawn(packing));
         self.lowers.push(upper.clone());
         let number = step.number;
         self.report(number, StepState::Done, timing, None).await?;
-        self.pending.push(Pending { number, timing, upper, blob, sending, directory });
+        self.pending.push(Pending { number, timing, upper, blob, sending, scanned, directory });
         Ok(())
     }
 
@@ -236,6 +240,27 @@ impl StageRun<'_> {
         self.held.set_phase(HeldPhase::Uploading);
         self.free_slot();
         Ok(())
+    }
+
+    /// Says that the steps have ended, when nothing but the disk or the network can keep their layers
+    /// from being made.
+    async fn done(&mut self) -> Result<(), JobError> {
+        for pending in &mut self.pending {
+            tokio::select! {
+                scanned = &mut pending.scanned => if scanned.is_err() {
+                    // The end of its packing, which comes next, says why.
+                    return Ok(());
+                },
+                () = self.held.cancel.cancelled() => return Err(JobError::Stopped),
+            }
+        }
+        let report = DoneReport {
+            lease: self.held.lease,
+            timing: self.account.timing,
+            slices_read: self.account.slices_read.clone(),
+            uploaded_bytes: self.account.uploaded_bytes,
+        };
+        self.reports.send(Report::Done(report, self.log.clone())).await
     }
 
     /// Waits for the layers, uploads them, and gives them their names on disk.
@@ -329,7 +354,7 @@ impl StageRun<'_> {
         layer: Option<Layer>,
     ) -> Result<(), JobError> {
         let report = StepReport { lease: self.held.lease, number, state, timing, layer };
-        self.reports.send(report).await
+        self.reports.send(Report::Step(report)).await
     }
 }
 
@@ -338,15 +363,18 @@ async fn pack_and_send(
     worker: Arc<Worker>,
     lease: Lease,
     directory: Arc<Scratch>,
-    lowers: Vec<PathBuf>,
-    form: Compression,
+    (lowers, form): (Vec<PathBuf>, Compression),
+    scanned: oneshot::Sender<()>,
 ) -> Result<SentLayer, JobError> {
     let start = Instant::now();
     let blob = directory.path().join(BLOB);
     // The directory has to stay until the packing, which nobody can interrupt, has ended.
     let packing = move || {
         let (upper, out) = (directory.path().join(UPPER), directory.path().join(BLOB));
-        layer::pack_upper(&upper, &lowers, &out, form)
+        layer::pack_scanned(&upper, &lowers, &out, form, || {
+            // The stage may have ended meanwhile.
+            let _ = scanned.send(());
+        })
     };
     let packed = tokio::task::spawn_blocking(packing).await?;
     let packed = packed.map_err(|error| pack_failure(&error))?;

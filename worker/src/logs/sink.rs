@@ -6,7 +6,7 @@ use api::public::v1::{LogLine, LogStream};
 use api::worker::v1::LogChunk;
 use client::worker::Client;
 use common::Lease;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::bound::Bound;
@@ -38,7 +38,15 @@ pub(crate) struct LogSink {
 pub(crate) struct LogWriter {
     lease: Lease,
     mask: Mask,
-    lines: mpsc::Sender<LogLine>,
+    lines: mpsc::Sender<Item>,
+}
+
+/// What goes to the task that sends.
+#[derive(Debug)]
+enum Item {
+    Line(LogLine),
+    /// Everything before it is to be sent now; it is dropped after that.
+    Flush(oneshot::Sender<()>),
 }
 
 impl LogSink {
@@ -70,7 +78,17 @@ impl LogWriter {
         let time_millis = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
         let (stage, text) = (self.lease.stage, self.mask.apply(text));
         // The other side ends only after every writer.
-        let _ = self.lines.send(LogLine { stage, time_millis, step, stream, text }).await;
+        let line = LogLine { stage, time_millis, step, stream, text };
+        let _ = self.lines.send(Item::Line(line)).await;
+    }
+
+    /// Waits until all lines before this have been sent.
+    pub(crate) async fn flush(&self) {
+        let (sender, receiver) = oneshot::channel();
+        if self.lines.send(Item::Flush(sender)).await.is_ok() {
+            // There is no answer but the end.
+            let _ = receiver.await;
+        }
     }
 
     /// Writes what a command puts out, until it ends: at most `limit` bytes and the end of what
@@ -107,9 +125,11 @@ impl LogWriter {
     }
 }
 
-async fn send_all(client: Client, lease: Lease, mut queue: mpsc::Receiver<LogLine>) {
+async fn send_all(client: Client, lease: Lease, mut queue: mpsc::Receiver<Item>) {
     let mut number = 0;
     while let Some(first) = queue.recv().await {
+        let Item::Line(first) = first else { continue };
+        let mut flush = None;
         let mut bytes = first.text.len();
         let mut lines = vec![first];
         let age = tokio::time::sleep(CHUNK_AGE);
@@ -117,9 +137,13 @@ async fn send_all(client: Client, lease: Lease, mut queue: mpsc::Receiver<LogLin
         while bytes < CHUNK_BYTES && lines.len() < CHUNK_LINES {
             tokio::select! {
                 line = queue.recv() => match line {
-                    Some(line) => {
+                    Some(Item::Line(line)) => {
                         bytes += line.text.len();
                         lines.push(line);
+                    }
+                    Some(Item::Flush(sender)) => {
+                        flush = Some(sender);
+                        break;
                     }
                     None => break,
                 },
@@ -129,6 +153,7 @@ async fn send_all(client: Client, lease: Lease, mut queue: mpsc::Receiver<LogLin
         let chunk = LogChunk { lease, chunk: number, lines };
         number += 1;
         send_chunk(&client, &chunk).await;
+        drop(flush);
     }
 }
 

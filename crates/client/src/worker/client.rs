@@ -4,8 +4,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use api::worker::v1::{
-    AgentAnswer, AgentCall, EnrolRequest, EnrolResponse, LogChunk, ObjectsRequest, ObjectsResponse,
-    ResultReport, SliceReport, StepReport, SyncRequest, SyncResponse, TagAnswer, TagRequest,
+    AgentAnswer, AgentCall, DoneReport, EnrolRequest, EnrolResponse, LogChunk, ObjectsRequest,
+    ObjectsResponse, ResultReport, SliceReport, StepReport, SyncRequest, SyncResponse, TagAnswer,
+    TagRequest,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -74,6 +75,11 @@ impl Client {
     /// Reports a slice.
     pub async fn slice(&self, report: &SliceReport) -> Result<(), ClientError> {
         self.report("slices", report).await
+    }
+
+    /// Reports that the steps of a stage have ended.
+    pub async fn done(&self, report: &DoneReport) -> Result<(), ClientError> {
+        self.report("done", report).await
     }
 
     /// Reports the end of a stage.

@@ -15,7 +15,13 @@ fn cancelled() -> Failure {
 }
 
 fn plan_of(stages: Vec<store::NewStage>) -> NewPlan {
-    NewPlan { context: None, stages, edges: Vec::new(), warnings: Vec::new() }
+    NewPlan {
+        context: None,
+        stages,
+        edges: Vec::new(),
+        warnings: Vec::new(),
+        first_keys: Vec::new(),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

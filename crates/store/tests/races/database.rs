@@ -8,7 +8,7 @@ use common::{BuildId, Digest, Lease, Platform, SessionId, StageId, WorkerId};
 use serde_json::json;
 use store::{
     BuildOrder, Finished, Held, NewBuild, NewEdge, NewPlan, NewStage, NewStep, Outcome, Placing,
-    Store, Submitted, SyncState, WorkerFacts,
+    Spent, Store, Submitted, SyncState, WorkerFacts,
 };
 use testkit::Postgres;
 use uuid::Uuid;
@@ -54,9 +54,33 @@ impl Database {
         let planner = Uuid::new_v4();
         let claimed = self.store.claim_build(planner).await.unwrap().unwrap();
         assert_eq!(claimed.id, build);
-        let plan = NewPlan { context: None, stages, edges, warnings: Vec::new() };
+        let plan =
+            NewPlan { context: None, stages, edges, warnings: Vec::new(), first_keys: Vec::new() };
         self.store.save_plan(build, &claimed.project, planner, &plan).await.unwrap();
         build
+    }
+
+    /// A running build of these stages, whoever else plans at the same time.
+    pub(crate) async fn plan_alone(&self, stages: Vec<NewStage>) -> BuildId {
+        self.submit().await;
+        let planner = Uuid::new_v4();
+        let claimed = self.store.claim_build(planner).await.unwrap().unwrap();
+        let plan = plan(stages, Vec::new(), Vec::new());
+        self.store.save_plan(claimed.id, &claimed.project, planner, &plan).await.unwrap();
+        claimed.id
+    }
+
+    /// Tries to store a plan whose first steps the cache did not have.
+    pub(crate) async fn try_plan(
+        &self,
+        stages: Vec<NewStage>,
+        first_keys: Vec<Digest>,
+    ) -> store::Result<usize> {
+        let build = self.submit().await;
+        let planner = Uuid::new_v4();
+        let claimed = self.store.claim_build(planner).await.unwrap().unwrap();
+        let plan = plan(stages, Vec::new(), first_keys);
+        self.store.save_plan(build, &claimed.project, planner, &plan).await
     }
 
     /// A live worker with free slots.
@@ -99,6 +123,10 @@ impl Database {
     }
 }
 
+fn plan(stages: Vec<NewStage>, edges: Vec<NewEdge>, first_keys: Vec<Digest>) -> NewPlan {
+    NewPlan { context: None, stages, edges, warnings: Vec::new(), first_keys }
+}
+
 pub(crate) fn new_build(request_key: Option<&str>) -> NewBuild {
     NewBuild {
         id: BuildId(Uuid::now_v7()),
@@ -139,6 +167,9 @@ pub(crate) fn stage(name: &str, bases_missing: u32) -> NewStage {
         slices: Vec::new(),
         steps: vec![step],
         placing: Placing::default(),
+        key: None,
+        may_attach: false,
+        is_goal: true,
     }
 }
 
@@ -157,9 +188,12 @@ pub(crate) fn layer(name: &str) -> Layer {
     }
 }
 
+pub(crate) fn spent() -> Spent {
+    Spent { timing: json!({}), transfers: json!([]), uploaded_bytes: 0 }
+}
+
 pub(crate) fn finished(lease: Lease, outcome: Outcome) -> Finished {
-    let (timing, transfers) = (json!({}), json!([]));
-    Finished { lease, outcome, timing, transfers, uploaded_bytes: 0 }
+    Finished { lease, outcome, spent: spent() }
 }
 
 pub(crate) fn succeeded(lease: Lease) -> Finished {

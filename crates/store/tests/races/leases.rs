@@ -47,7 +47,7 @@ async fn late_completion_with_an_old_epoch_changes_nothing() {
     // When it comes back it is told, and the new holder goes on.
     assert_eq!(database.sync(slow, &[old]).await.stale, [old]);
     let result = database.store.finish_stage(&succeeded(new)).await.unwrap();
-    assert_eq!(result, Resulted::Recorded(build));
+    assert_eq!(result, Resulted::Recorded(vec![build]));
     assert_eq!(database.state(build).await, "succeeded");
 }
 
@@ -63,7 +63,7 @@ async fn the_same_result_twice_counts_once() {
     let results =
         tokio::join!(database.store.finish_stage(&first), database.store.finish_stage(&second),);
     let results = [results.0.unwrap(), results.1.unwrap()];
-    assert!(results.contains(&Resulted::Recorded(build)), "{results:?}");
+    assert!(results.contains(&Resulted::Recorded(vec![build])), "{results:?}");
     assert!(results.contains(&Resulted::Repeated(build)), "{results:?}");
     assert_eq!(database.states(build).await, ["succeeded", "ready"]);
     let other = database.store.finish_stage(&failed(lease, FailureClass::User, false)).await;
@@ -86,7 +86,7 @@ async fn two_bases_that_end_at_once_make_their_child_ready_once() {
         }
         let finish = async |lease: &Lease| database.store.finish_stage(&succeeded(*lease)).await;
         for result in join_all(leases.iter().map(finish)).await {
-            assert_eq!(result.unwrap(), Resulted::Recorded(build));
+            assert_eq!(result.unwrap(), Resulted::Recorded(vec![build]));
         }
         assert_eq!(database.states(build).await.last().unwrap(), "ready");
     }

@@ -4,6 +4,7 @@
 mod agents;
 mod builds;
 mod database;
+mod flight;
 mod leases;
 mod scheduling;
 mod tags;

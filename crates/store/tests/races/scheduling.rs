@@ -113,7 +113,7 @@ async fn unplaceable_job_explains_itself_and_recovers_when_a_worker_joins() {
     let late = database.store.long_unplaceable(-1.0).await.unwrap();
     let failure = common::Failure::new(FailureClass::Resource, "unplaceable", "no gpu");
     let ended = database.store.fail_waiting(late[0].id, &failure).await.unwrap();
-    assert_eq!((ended, database.state(build).await.as_str()), (Some(build), "failed"));
+    assert_eq!((ended, database.state(build).await.as_str()), (vec![build], "failed"));
 }
 
 #[tokio::test]

@@ -96,6 +96,10 @@ pub struct BuildRequest {
     /// What to make.
     #[serde(default)]
     pub outputs: Vec<OutputRequest>,
+    /// Whether the build ends only when the digests of images are known that are pushed nowhere. If
+    /// not, it ends with its last step, and they are known a little later.
+    #[serde(default = "yes")]
+    pub await_digests: bool,
     /// Several targets as one build, whose graph is one: what they share runs once. Then `target`,
     /// `build_args`, `labels`, `platforms`, `contexts` and `outputs` are theirs, and empty here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -112,6 +116,10 @@ pub struct BuildRequest {
     /// Older builds of the project with the same key, such as a branch, are ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub supersede: Option<String>,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 /// One of several targets.
@@ -235,6 +243,20 @@ pub struct StageView {
     /// Why it waits, in words, while it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
+    /// The stage with the same key that runs, or ran, in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attached_to: Option<AttachedView>,
+}
+
+/// A stage that runs for others too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct AttachedView {
+    /// The build that it is of.
+    #[schema(value_type = String)]
+    pub build: BuildId,
+    /// The stage.
+    #[schema(value_type = String)]
+    pub stage: StageId,
 }
 
 /// A name that a push did not move: tags move only forward, in the order of submission.

@@ -12,8 +12,8 @@ mod worker;
 
 pub use agent::{AgentMessage, AgentMessages, AgentPoll, AgentReply};
 pub use build::{
-    BuildPage, BuildRequest, BuildSource, BuildView, ContextSource, DockerfileSource, ExportView,
-    LeftName, SliceTransferView, StageView, StepView, TargetRequest, TimingView,
+    AttachedView, BuildPage, BuildRequest, BuildSource, BuildView, ContextSource, DockerfileSource,
+    ExportView, LeftName, SliceTransferView, StageView, StepView, TargetRequest, TimingView,
 };
 pub use check::{
     CheckView, FindingView, OutlineArgView, OutlineMountView, OutlineView, TargetView,

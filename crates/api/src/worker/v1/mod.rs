@@ -15,8 +15,8 @@ pub use agent::{AgentAnswer, AgentCall};
 pub use enrol::{EnrolRequest, EnrolResponse};
 pub use objects::{GetUrl, ObjectKind, ObjectName, ObjectsRequest, ObjectsResponse, PutUrl};
 pub use report::{
-    ExportResult, LogChunk, ResultReport, SliceReport, SliceUse, StageOutcome, StepReport,
-    StepState,
+    DoneReport, ExportResult, LogChunk, ResultReport, SliceReport, SliceUse, StageOutcome,
+    StepReport, StepState,
 };
 pub use sync::{
     Abandon, AbandonReason, Assignment, ExportImage, ExportJob, ExportTarget, HeldPhase, HeldStage,

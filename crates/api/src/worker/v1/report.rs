@@ -79,6 +79,23 @@ pub struct SliceReport {
     pub inline_manifest: Option<String>,
 }
 
+/// Body of `POST /worker/v1/done`: all steps of a stage have ended, their log and its slices have
+/// arrived. Its layers follow, one by one, and then its result. Repeating it changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct DoneReport {
+    /// The stage.
+    #[schema(value_type = Object)]
+    pub lease: Lease,
+    /// Where the time of the attempt went so far.
+    pub timing: TimingView,
+    /// The slices that it read.
+    #[serde(default)]
+    pub slices_read: Vec<SliceUse>,
+    /// Bytes that it sent to the object store so far.
+    #[serde(default)]
+    pub uploaded_bytes: u64,
+}
+
 /// What an export made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ExportResult {

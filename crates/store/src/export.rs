@@ -1,0 +1,39 @@
+//! Exports that need no worker: what is known of an image without its bytes.
+
+use common::{BuildId, StageId};
+
+use crate::result::{NewExport, end_build_if_done, insert_exports};
+use crate::{Result, Store};
+
+impl Store {
+    /// The exports of these builds that wait for a worker.
+    pub async fn ready_exports(&self, builds: &[BuildId]) -> Result<Vec<StageId>> {
+        let builds: Vec<_> = builds.iter().map(|build| build.0).collect();
+        let rows = sqlx::query_scalar!(
+            r#"select id from stage
+               where build_id = any($1) and kind = 'export' and state = 'ready' order by id"#,
+            &builds,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.into_iter().map(StageId).collect())
+    }
+
+    /// Ends an export that no worker has taken; its build may have succeeded by that. False when a
+    /// worker was quicker.
+    pub async fn finish_export(&self, stage: StageId, exports: &[NewExport]) -> Result<bool> {
+        let mut transaction = self.begin().await?;
+        let build = sqlx::query_scalar!(
+            r#"update stage set state = 'succeeded', started_at = now(), ended_at = now()
+               where id = $1 and kind = 'export' and state = 'ready' returning build_id"#,
+            stage.0,
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        let Some(build) = build else { return Ok(false) };
+        insert_exports(&mut transaction, stage, exports).await?;
+        end_build_if_done(&mut transaction, build).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+}

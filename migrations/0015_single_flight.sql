@@ -1,0 +1,21 @@
+-- Stages end twice: when their steps have ended, and when their layers are stored. And stages with
+-- the same key run once.
+alter table stage
+    -- Its steps have ended and its slices are stored; its layers are on their way.
+    add column done_at     timestamptz,
+    -- Its key, where others may share its run.
+    add column key         text,
+    -- The stage that ran, or runs, in its place.
+    add column attached_to uuid references stage on delete set null,
+    -- Whether the build ends only after it.
+    add column goal        boolean not null default false;
+update stage set goal = true where kind = 'export';
+create index stage_shared on stage (project, key)
+    where state in ('waiting', 'ready', 'running', 'parked') and key is not null;
+create index stage_followers on stage (attached_to) where attached_to is not null;
+
+alter table step
+    -- Its layer is stored, or never will be.
+    add column settled     boolean not null default true;
+alter table step alter column settled set default false;
+create index step_unsettled on step (key) where state = 'done' and not settled;
