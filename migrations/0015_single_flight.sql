@@ -1,5 +1,5 @@
--- Stages end twice: when their steps have ended, and when their layers are stored. And stages with
--- the same key run once.
+-- Stages end twice: when their steps have ended, and when their layers are stored. Stages with the
+-- same key run once. And what a step reads of other stages counts by its content.
 alter table stage
     -- Its steps have ended and its slices are stored; its layers are on their way.
     add column done_at     timestamptz,
@@ -19,3 +19,10 @@ alter table step
     add column settled     boolean not null default true;
 alter table step alter column settled set default false;
 create index step_unsettled on step (key) where state = 'done' and not settled;
+
+-- The digest of a slice's files, without times: NULL where it was made before there was one.
+alter table stage_slice add column content text;
+alter table cache_slice add column content text;
+-- The content key, where it is another one than the key.
+alter table step add column content_key text;
+alter table cache_record add column content_key text;

@@ -2,7 +2,8 @@
 //!
 //! A *definition key* is known at plan time: the parent's key, the canonical operation, and for
 //! each input its digest. Every part is kept with its name, so that "why did this run?" is a
-//! difference between two lists. Changing the encoding below, or what a part means, makes every
+//! difference between two lists. A *content key* is known once the producers have ended: it names what
+//! is read of other stages by what it holds, not by how it was made. Changing the encoding below, or what a part means, makes every
 //! stored key worthless: raise [`KEY_VERSION`] when a change of the executor has to take effect.
 
 use serde::{Deserialize, Serialize};
@@ -57,6 +58,33 @@ impl KeyBuilder {
     }
 }
 
+/// The content key of a step with these parts, which follows a step with the content key `parent`.
+/// For each stage that it reads, `inputs` has the stage's definition key and what the files hold. With
+/// no inputs and the parent that the parts name it is the definition key.
+pub fn content_key(parent: &Digest, parts: &[KeyPart], inputs: &[(Digest, String)]) -> Digest {
+    let mut key = KeyBuilder::new();
+    for part in parts {
+        if part.name == PARENT {
+            key.part(PARENT, parent.to_string());
+            continue;
+        }
+        let mut value = part.value.clone();
+        for (stage, content) in inputs {
+            value = value.replace(&stage_identity(stage), &format!("content {content}"));
+        }
+        key.part(part.name.clone(), value);
+    }
+    key.finish().0
+}
+
+/// Name of the part that covers all steps before.
+pub const PARENT: &str = "parent";
+
+/// How the parts of a definition key name a stage that the step reads.
+pub fn stage_identity(key: &Digest) -> String {
+    format!("stage {key}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,6 +95,27 @@ mod tests {
             builder.part(*name, *value);
         }
         builder.finish().0
+    }
+
+    #[test]
+    fn a_content_key_differs_only_where_something_is_read() {
+        let (parent, stage) = (Digest::of(b"parent"), Digest::of(b"stage"));
+        let parts = |stage: &Digest| {
+            let mut key = KeyBuilder::new();
+            key.part(PARENT, parent.to_string()).part("from", stage_identity(stage));
+            key.finish()
+        };
+        let (definition, own) = parts(&stage);
+        assert_eq!(content_key(&parent, &own, &[]), definition);
+        let read = |stage: Digest, text: &str| [(stage, text.to_owned())];
+        let content = content_key(&parent, &own, &read(stage, "x"));
+        assert_ne!(content, definition);
+        // Another stage that made the same.
+        let other = Digest::of(b"other");
+        let (_, others) = parts(&other);
+        assert_eq!(content_key(&parent, &others, &read(other, "x")), content);
+        assert_ne!(content_key(&parent, &others, &read(other, "y")), content);
+        assert_ne!(content_key(&other, &own, &read(stage, "x")), content);
     }
 
     #[test]

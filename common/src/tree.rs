@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Digest;
+use crate::digest::Hasher;
 
 /// A path in a tree: bytes without leading or trailing slash, no empty, `.` or `..` component.
 /// The root is the empty path.
@@ -203,6 +204,15 @@ pub struct Manifest {
     pub entries: Vec<Entry>,
 }
 
+/// Whether the owners of files are part of a digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owners {
+    /// They are.
+    Counted,
+    /// They are not: who reads the files gives them new ones.
+    Ignored,
+}
+
 impl Manifest {
     /// A tree of which nothing is told but that it is there.
     pub fn kept_back() -> Self {
@@ -222,6 +232,69 @@ impl Manifest {
     pub fn get(&self, path: &TreePath) -> Option<&Entry> {
         let found = self.entries.binary_search_by(|entry| entry.path.cmp(path)).ok()?;
         self.entries.get(found)
+    }
+
+    /// Digest of some of the entries, in their order: path, type, mode, capability, link and content of
+    /// each; never times. A hard link counts as the file that it is: the entry that it names may not be
+    /// among them. Keys rest on it: changing it makes stored ones worthless.
+    pub fn digest_of<'a>(
+        &self,
+        entries: impl IntoIterator<Item = &'a Entry>,
+        owners: Owners,
+    ) -> Digest {
+        let mut hasher = Hasher::new();
+        let mut field = |bytes: &[u8]| {
+            hasher.update(&(bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        };
+        for entry in entries {
+            field(entry.path.as_bytes());
+            field(&entry.mode.to_le_bytes());
+            if owners == Owners::Counted {
+                field(&entry.uid.to_le_bytes());
+                field(&entry.gid.to_le_bytes());
+            }
+            field(&(entry.xattrs.len() as u64).to_le_bytes());
+            for (name, value) in &entry.xattrs {
+                field(name.as_bytes());
+                field(value);
+            }
+            let kind = match &entry.kind {
+                EntryKind::Hardlink { target } => {
+                    self.get(target).map_or(&entry.kind, |entry| &entry.kind)
+                }
+                kind => kind,
+            };
+            match kind {
+                EntryKind::Directory => field(b"directory"),
+                EntryKind::File { digest, .. } => {
+                    field(b"file");
+                    field(digest.as_bytes());
+                }
+                EntryKind::Hardlink { target } => {
+                    field(b"hardlink");
+                    field(target.as_bytes());
+                }
+                EntryKind::Symlink { target } => {
+                    field(b"symlink");
+                    field(target);
+                }
+                // Nobody asks for one that was not sent.
+                EntryKind::Unsent => field(b"unsent"),
+                EntryKind::Fifo => field(b"fifo"),
+                EntryKind::CharDevice { major, minor } => {
+                    field(b"character device");
+                    field(&major.to_le_bytes());
+                    field(&minor.to_le_bytes());
+                }
+                EntryKind::BlockDevice { major, minor } => {
+                    field(b"block device");
+                    field(&major.to_le_bytes());
+                    field(&minor.to_le_bytes());
+                }
+            }
+        }
+        hasher.finish()
     }
 
     /// Bytes of all regular files.

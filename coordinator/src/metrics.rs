@@ -19,6 +19,7 @@ pub(crate) struct Metrics {
     pub(crate) workers_lost_total: IntCounter,
     pub(crate) plans_total: IntCounterVec,
     pub(crate) attached_total: IntCounter,
+    pub(crate) content_hits_total: IntCounter,
     pub(crate) log_bytes_total: IntCounter,
     pub(crate) requests_seconds: HistogramVec,
 }
@@ -68,6 +69,10 @@ impl Metrics {
             )?,
             workers_lost_total: counter("slipway_workers_lost_total", "Workers given up.")?,
             plans_total: counters("slipway_plans_total", "Planned builds, by result.", "result")?,
+            content_hits_total: counter(
+                "slipway_content_hits_total",
+                "Steps that were found in the cache by what they read.",
+            )?,
             attached_total: counter(
                 "slipway_stages_attached_total",
                 "Stages that share the run of another one.",

@@ -219,6 +219,16 @@ impl Farm {
         serde_json::from_str(&ran.stdout).with_context(|| ran.stderr)
     }
 
+    /// All builds, oldest first.
+    pub fn builds(&self) -> anyhow::Result<Vec<BuildView>> {
+        let ids = self.query("select id from build order by created_at, id")?;
+        let view = |id: &str| {
+            let ran = self.slipway(["show", id, "--json"])?;
+            serde_json::from_str(&ran.stdout).with_context(|| ran.stderr)
+        };
+        ids.lines().map(str::trim).filter(|id| !id.is_empty()).map(view).collect()
+    }
+
     /// What a query of the farm's database gives: a line a row, columns between bars.
     pub fn query(&self, sql: &str) -> anyhow::Result<String> {
         Ok(self.postgres.query("farm", sql)?)

@@ -1,6 +1,6 @@
 //! Progress, in the form that was asked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Stderr, Write as _};
 use std::time::Instant;
 
@@ -25,6 +25,7 @@ pub(crate) struct Display {
     view: Option<BuildView>,
     /// What was said of a step or stage, so that it is said once.
     said: BTreeMap<(StageId, u32), String>,
+    warned: BTreeSet<String>,
     tail: BTreeMap<(StageId, u32), Vec<String>>,
     /// Lines that came before the view that knows their stage.
     early: Vec<LogLine>,
@@ -40,6 +41,7 @@ impl Display {
             start: Instant::now(),
             view: None,
             said: BTreeMap::new(),
+            warned: BTreeSet::new(),
             tail: BTreeMap::new(),
             early: Vec::new(),
             drawn_lines: 0,
@@ -121,11 +123,9 @@ impl Display {
     }
 
     fn plain(&mut self, view: &BuildView) {
-        if self.view.is_none() || self.said.is_empty() {
-            for warning in &view.warnings {
-                if self.said.insert((StageId(uuid::Uuid::nil()), 0), warning.clone()).is_none() {
-                    self.say(&format!("warning: {warning}"));
-                }
+        for warning in &view.warnings {
+            if self.warned.insert(warning.clone()) {
+                self.say(&format!("warning: {warning}"));
             }
         }
         for stage in &view.stages {

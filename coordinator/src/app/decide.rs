@@ -203,6 +203,7 @@ mod tests {
                     files: 1,
                     content_bytes: 1,
                     stored_bytes: 1,
+                    content: None,
                 };
                 (SliceKey { stage_key: key(name), selector: selector.digest() }, slice)
             })

@@ -24,6 +24,12 @@ pub(crate) struct StageDocument {
     /// Names of the client's agents that its commands, and git, may use. The store reads this too.
     #[serde(default)]
     pub(crate) agents: Vec<String>,
+    /// Keys of the stages that it reads.
+    #[serde(default)]
+    pub(crate) input_keys: Vec<(StageIndex, Digest)>,
+    /// Whether its steps may be looked up by what they read.
+    #[serde(default)]
+    pub(crate) looks_up: bool,
     /// Whether cache mounts begin empty.
     #[serde(default)]
     pub(crate) fresh_caches: bool,

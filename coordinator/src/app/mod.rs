@@ -6,6 +6,7 @@ mod check_file;
 mod decide;
 pub(crate) mod documents;
 mod layouts;
+mod look_up;
 mod move_tag;
 mod negotiate_context;
 mod new_plan;

@@ -16,6 +16,7 @@ use super::decide::{Decided, Decision};
 use super::documents::{ExportDocument, PlannedImage, StageDocument};
 use super::options::Settings;
 use super::outputs::Outputs;
+use super::refresh::stale_steps;
 
 /// What is made of some of a plan's targets.
 pub(super) struct Export {
@@ -37,10 +38,12 @@ pub(super) fn new_plan(
 ) -> Result<NewPlan, AppError> {
     let ids: Vec<StageId> = plan.stages.iter().map(|_| StageId(Uuid::now_v7())).collect();
     let depths = depths(plan);
+    let stale = stale_steps(plan, &|stage| settings.is_fresh(stage));
     let mut stages = Vec::new();
     let mut edges = Vec::new();
     for (position, (stage, decided)) in plan.stages.iter().zip(decided).enumerate() {
-        stages.push(new_stage(plan, stage, decided, settings, &ids, depths[position])?);
+        let stage_row = new_stage(plan, stage, decided, settings, &ids, depths[position])?;
+        stages.push(NewStage { may_attach: stale[position].is_none(), ..stage_row });
         let waits = matches!(decided.decision, Decision::Run { base_layers: None, .. });
         for producer in stage.inputs() {
             let is_base = waits && stage.base == Base::Stage(producer);
@@ -114,16 +117,18 @@ fn new_export(
     })
 }
 
-/// Keys of the steps that run first, where the cache was asked for them.
+/// Keys of the steps that run first because the cache did not have them.
 pub(super) fn first_keys(plan: &Plan, decided: &[Decided], settings: &Settings) -> Vec<Digest> {
-    let first = |(stage, decided): (&PlannedStage, &Decided)| match decided.decision {
-        Decision::Run { first_step, base_layers: Some(_), .. } if !settings.is_fresh(stage) => {
-            let first = stage.steps.iter().find(|step| step.number >= first_step)?;
-            Some(first.key)
-        }
-        _ => None,
+    let stale = stale_steps(plan, &|stage| settings.is_fresh(stage));
+    let first = |((stage, decided), stale): ((&PlannedStage, &Decided), Option<usize>)| {
+        let Decision::Run { first_step, base_layers: Some(_), .. } = decided.decision else {
+            return None;
+        };
+        let first = stage.steps.iter().position(|step| step.number >= first_step)?;
+        let counts = stale.is_none_or(|stale| first < stale);
+        counts.then(|| stage.steps[first].key)
     };
-    plan.stages.iter().zip(decided).filter_map(first).collect()
+    plan.stages.iter().zip(decided).zip(stale).filter_map(first).collect()
 }
 
 fn new_stage(
@@ -142,6 +147,12 @@ fn new_stage(
         contexts: settings.contexts_of(stage),
         secrets: settings.secrets_of(stage),
         agents: settings.agents_of(stage),
+        input_keys: stage
+            .inputs()
+            .into_iter()
+            .map(|input| (input, plan.stage(input).key))
+            .collect(),
+        looks_up: !settings.is_fresh(stage),
         fresh_caches: settings.is_fresh(stage),
         compression: settings.compression,
     };
@@ -184,7 +195,7 @@ fn new_stage(
         steps: steps.collect(),
         placing: Placing::default(),
         key: brings_nothing.then_some(stage.key),
-        may_attach: !settings.is_fresh(stage),
+        may_attach: true,
         is_goal: false,
     })
 }

@@ -15,7 +15,23 @@ pub(super) fn without_stages(
     hits: &mut BTreeMap<Digest, Layer>,
     slices: &mut BTreeMap<SliceKey, CachedSlice>,
 ) {
-    // The position of each stage's first step that does not count; producers come first.
+    for (stage, first) in plan.stages.iter().zip(stale_steps(plan, is_fresh)) {
+        if let Some(first) = first {
+            for step in stage.steps.get(first..).unwrap_or_default() {
+                hits.remove(&step.key);
+            }
+            slices.retain(|key, _| key.stage_key != stage.key);
+        }
+    }
+}
+
+/// For each stage the position of its first step for which the cache does not count: its own wish, or
+/// because it reads such a stage.
+pub(super) fn stale_steps(
+    plan: &Plan,
+    is_fresh: &dyn Fn(&PlannedStage) -> bool,
+) -> Vec<Option<usize>> {
+    // Producers come first.
     let mut firsts: Vec<Option<usize>> = Vec::new();
     for stage in &plan.stages {
         let is_stale = |index: common::plan::StageIndex| {
@@ -28,12 +44,7 @@ pub(super) fn without_stages(
                 step.input_slices().into_iter().any(|(producer, _)| is_stale(producer))
             }),
         };
-        if let Some(first) = first {
-            for step in stage.steps.get(first..).unwrap_or_default() {
-                hits.remove(&step.key);
-            }
-            slices.retain(|key, _| key.stage_key != stage.key);
-        }
         firsts.push(first);
     }
+    firsts
 }

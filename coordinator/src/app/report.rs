@@ -63,6 +63,7 @@ impl App {
             files: report.files,
             content_bytes: report.content_bytes,
             stored_bytes: report.stored_bytes,
+            content: report.content,
         };
         let reported = self.store.report_slice(report.lease, document.stage.key, &slice).await;
         let builds = self.count_stale("slice", reported)?;

@@ -182,6 +182,7 @@ impl App {
 
     async fn stage_job(&self, row: StageJobRow) -> Result<Option<Job>, AppError> {
         let document: StageDocument = serde_json::from_value(row.plan)?;
+        let base_is_new = row.base_layers.is_none();
         let producer = row.producer_layers.into_iter().next().map(|(_, layers)| layers);
         let Some(base_layers) = row.base_layers.or(producer) else { return Ok(None) };
         let inputs =
@@ -191,6 +192,8 @@ impl App {
             contexts: document.contexts,
             secrets,
             agents: document.agents,
+            looks_up: document.looks_up,
+            base_is_new,
             fresh_caches: document.fresh_caches,
             compression: document.compression,
             stage: document.stage,

@@ -30,6 +30,7 @@ use super::{public, worker};
         worker::steps,
         worker::slices,
         worker::done,
+        worker::look_up,
         worker::result,
         worker::tags,
         worker::agent,

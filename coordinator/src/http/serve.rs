@@ -48,6 +48,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/worker/v1/steps", post(worker::steps))
         .route("/worker/v1/slices", post(worker::slices))
         .route("/worker/v1/done", post(worker::done))
+        .route("/worker/v1/cache/lookup", post(worker::look_up))
         .route("/worker/v1/result", post(worker::result))
         .route("/worker/v1/tags", post(worker::tags))
         .route("/worker/v1/agent", post(worker::agent))

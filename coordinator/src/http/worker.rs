@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use api::worker::v1::{
-    AgentAnswer, AgentCall, DoneReport, EnrolRequest, EnrolResponse, LogChunk, ObjectsRequest,
-    ObjectsResponse, ResultReport, SliceReport, StepReport, SyncRequest, SyncResponse, TagAnswer,
-    TagRequest,
+    AgentAnswer, AgentCall, DoneReport, EnrolRequest, EnrolResponse, LogChunk, LookupRequest,
+    LookupResponse, ObjectsRequest, ObjectsResponse, ResultReport, SliceReport, StepReport,
+    SyncRequest, SyncResponse, TagAnswer, TagRequest,
 };
 use api::{Problem, WORKER_PROTOCOL};
 use axum::Json;
@@ -137,6 +137,18 @@ pub(super) async fn slices(
     caller.has(Scope::Workers)?;
     app.report_slice(&report).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Says which steps need not run, by what they read.
+#[utoipa::path(post, path = "/worker/v1/cache/lookup", request_body = LookupRequest,
+    responses((status = 200, body = LookupResponse)), security(("token" = ["workers"])))]
+pub(super) async fn look_up(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Json(request): Json<LookupRequest>,
+) -> Reply<Json<LookupResponse>> {
+    caller.has(Scope::Workers)?;
+    Ok(Json(app.look_up(&request).await?))
 }
 
 /// Takes the end of a stage's steps.

@@ -33,6 +33,8 @@ pub struct CachedSlice {
     pub content_bytes: u64,
     /// Bytes in the object store.
     pub stored_bytes: u64,
+    /// Digest of what it holds, without times.
+    pub content: Option<Digest>,
 }
 
 impl Store {
@@ -85,7 +87,8 @@ impl Store {
         let rows = sqlx::query!(
             r#"update cache_slice set last_used = now()
                where project = $1 and stage_key = any($2)
-               returning stage_key, paths, manifest, inline_manifest, files, content_bytes, stored_bytes"#,
+               returning stage_key, paths, manifest, inline_manifest, files, content_bytes, stored_bytes,
+                         content"#,
             project.as_str(),
             &keys,
         )
@@ -107,6 +110,7 @@ impl Store {
                 files: u64::try_from(row.files).unwrap_or(0),
                 content_bytes: u64::try_from(row.content_bytes).unwrap_or(0),
                 stored_bytes: u64::try_from(row.stored_bytes).unwrap_or(0),
+                content: row.content.and_then(|digest| digest.parse().ok()),
             };
             found.insert(key, slice);
         }

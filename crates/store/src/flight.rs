@@ -141,8 +141,9 @@ pub(crate) async fn attach(
 async fn copy_slices(connection: &mut sqlx::PgConnection, from: Uuid, to: Uuid) -> Result<()> {
     sqlx::query!(
         r#"insert into stage_slice (stage_id, selector, paths, manifest, inline_manifest, files,
-                                    content_bytes, stored_bytes)
-           select $2, selector, paths, manifest, inline_manifest, files, content_bytes, stored_bytes
+                                    content_bytes, stored_bytes, content)
+           select $2, selector, paths, manifest, inline_manifest, files, content_bytes, stored_bytes,
+                  content
            from stage_slice where stage_id = $1 on conflict do nothing"#,
         from,
         to,
@@ -209,10 +210,11 @@ pub(crate) async fn share_success(
     for follower in followers(connection, leader.0).await? {
         copy_slices(connection, leader.0, follower.id).await?;
         sqlx::query!(
-            r#"update step t set state = l.state, timing = l.timing, settled = true
+            r#"update step t set state = l.state, timing = l.timing, settled = true,
+                      content_key = l.content_key
                from step l
-               where t.stage_id = $2 and l.stage_id = $1 and l.key = t.key and l.state = 'done'
-                 and t.state <> 'cached'"#,
+               where t.stage_id = $2 and l.stage_id = $1 and l.key = t.key
+                 and l.state in ('done', 'cached') and t.state <> 'cached'"#,
             leader.0,
             follower.id,
         )

@@ -227,7 +227,7 @@ impl Store {
         .await?;
         let slices = sqlx::query!(
             r#"select l.stage_id, l.paths, l.manifest, l.inline_manifest, l.files, l.content_bytes,
-                      l.stored_bytes
+                      l.stored_bytes, l.content
                from stage_edge e join stage_slice l on l.stage_id = e.producer
                where e.consumer = $1"#,
             stage.0,
@@ -245,6 +245,7 @@ impl Store {
                 files: u64::try_from(slice.files).unwrap_or(0),
                 content_bytes: u64::try_from(slice.content_bytes).unwrap_or(0),
                 stored_bytes: u64::try_from(slice.stored_bytes).unwrap_or(0),
+                content: slice.content.and_then(|digest| digest.parse().ok()),
             };
             inputs.push((StageId(slice.stage_id), cached));
         }
@@ -358,8 +359,8 @@ pub(crate) async fn insert_slice(
 ) -> Result<()> {
     sqlx::query!(
         r#"insert into stage_slice (stage_id, selector, paths, manifest, inline_manifest, files,
-                                    content_bytes, stored_bytes)
-           values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict do nothing"#,
+                                    content_bytes, stored_bytes, content)
+           values ($1, $2, $3, $4, $5, $6, $7, $8, $9) on conflict do nothing"#,
         stage.0,
         slice.selector.digest().to_string(),
         write("slice", &slice.selector.patterns())?,
@@ -368,6 +369,7 @@ pub(crate) async fn insert_slice(
         bigint(slice.files),
         bigint(slice.content_bytes),
         bigint(slice.stored_bytes),
+        slice.content.map(|digest| digest.to_string()),
     )
     .execute(connection)
     .await?;

@@ -130,10 +130,10 @@ impl Store {
         .fetch_optional(&mut *transaction)
         .await?
         .ok_or(StoreError::StaleLease)?;
-        let key = sqlx::query_scalar!(
+        let keys = sqlx::query!(
             r#"update step set timing = $4, settled = settled or $5,
                       state = case when state = 'done' and $3 = 'running' then state else $3 end
-               where stage_id = $1 and number = $2 returning key"#,
+               where stage_id = $1 and number = $2 returning key, content_key"#,
             lease.stage.0,
             int(number),
             state,
@@ -145,13 +145,18 @@ impl Store {
         .ok_or(StoreError::NotFound("step"))?;
         if let Some(layer) = layer {
             sqlx::query!(
-                r#"insert into cache_record (project, key, layer) values ($1, $2, $3)
+                r#"insert into cache_record (project, key, layer, content_key)
+                   select $1, key, $4, $3
+                   from (select distinct key from unnest(array[$2, $3]) key
+                         where key is not null order by key) keys
                    on conflict (project, key)
                    do update set layer = excluded.layer, last_used = now(),
+                       content_key = excluded.content_key,
                        created_at = case when cache_record.layer = excluded.layer
                                     then cache_record.created_at else now() end"#,
                 stage.project,
-                key,
+                keys.key,
+                keys.content_key,
                 write("layer", layer)?,
             )
             .execute(&mut *transaction)
@@ -184,12 +189,20 @@ impl Store {
         builds.extend(share_slices(&mut transaction, lease.stage).await?);
         sqlx::query!(
             r#"insert into cache_slice (project, stage_key, selector, paths, manifest,
-                                        inline_manifest, files, content_bytes, stored_bytes)
-               values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+                                        inline_manifest, files, content_bytes, stored_bytes, content)
+               select $1, key, $3, $4, $5, $6, $7, $8, $9, $10
+               from (select $2 as key union
+                     -- Under the content key of the last step, too.
+                     (select last.content_key
+                      from (select content_key from step where stage_id = $11
+                            order by number desc limit 1) last
+                      where last.content_key is not null)) keys
+               order by key
                on conflict (project, stage_key, selector) do update
                set manifest = excluded.manifest, inline_manifest = excluded.inline_manifest,
                    files = excluded.files, content_bytes = excluded.content_bytes,
-                   stored_bytes = excluded.stored_bytes, last_used = now()"#,
+                   stored_bytes = excluded.stored_bytes, content = excluded.content,
+                   last_used = now()"#,
             stage.project,
             stage_key.to_string(),
             slice.selector.digest().to_string(),
@@ -199,6 +212,8 @@ impl Store {
             bigint(slice.files),
             bigint(slice.content_bytes),
             bigint(slice.stored_bytes),
+            slice.content.map(|digest| digest.to_string()),
+            lease.stage.0,
         )
         .execute(&mut *transaction)
         .await?;

@@ -183,7 +183,7 @@ async fn find_slice(
     selector: &SliceSelector,
 ) -> Result<Option<CachedSlice>> {
     let row = sqlx::query!(
-        r#"select paths, manifest, inline_manifest, files, content_bytes, stored_bytes
+        r#"select paths, manifest, inline_manifest, files, content_bytes, stored_bytes, content
            from stage_slice where stage_id = $1 and selector = $2"#,
         producer.0,
         selector.digest().to_string(),
@@ -200,5 +200,6 @@ async fn find_slice(
         files: u64::try_from(row.files).unwrap_or(0),
         content_bytes: u64::try_from(row.content_bytes).unwrap_or(0),
         stored_bytes: u64::try_from(row.stored_bytes).unwrap_or(0),
+        content: row.content.and_then(|digest| digest.parse().ok()),
     }))
 }

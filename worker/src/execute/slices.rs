@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use blobstore::scan::{Scan, ScanError, scan_paths};
 use common::plan::SliceSelector;
-use common::tree::{EntryKind, TreePath};
+use common::tree::{EntryKind, Owners, TreePath};
 use common::{Failure, FailureClass, Lease};
 
 use super::copy::{Root, expand, has_wildcard};
@@ -84,6 +84,7 @@ fn report(lease: Lease, selector: &SliceSelector, scan: &Scan) -> SliceReport {
         files: files as u64,
         content_bytes: scan.manifest.content_bytes(),
         stored_bytes: packs + manifest_bytes,
+        content: Some(scan.manifest.digest_of(&scan.manifest.entries, Owners::Counted)),
         inline_manifest: inline.then(|| BASE64_STANDARD.encode(&scan.encoded)),
     }
 }

@@ -8,7 +8,7 @@ use api::public::v1::TimingView;
 use api::worker::v1::{SliceInput, SliceUse};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use common::plan::{CopyFrom, SliceSelector, StageIndex};
+use common::plan::{CopyFrom, SliceSelector, StageIndex, Step};
 use common::tree::{Entry, EntryKind, Manifest, TreePath};
 use common::{Digest, Failure, FailureClass, StageId};
 
@@ -94,6 +94,36 @@ pub(super) async fn prepare(
     }
 }
 
+/// Whether all that a step reads of other stages has arrived.
+pub(super) fn are_there(run: &StageRun<'_>, step: &Step) -> Result<bool, JobError> {
+    for (stage, selector) in step.input_slices() {
+        if run.held.input(id_of(run, stage)?, selector).is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Waits for all that a step reads of other stages; the slot is free meanwhile.
+pub(super) async fn wait_for(
+    run: &mut StageRun<'_>,
+    step: &Step,
+    timing: &mut TimingView,
+) -> Result<(), JobError> {
+    for (stage, selector) in step.input_slices() {
+        let id = id_of(run, stage)?;
+        if run.held.input(id, selector).is_none() {
+            park(run, id, selector, timing).await?;
+        }
+    }
+    Ok(())
+}
+
+fn id_of(run: &StageRun<'_>, stage: StageIndex) -> Result<StageId, JobError> {
+    let found = run.job.stage_ids.iter().find(|(index, _)| *index == stage);
+    found.map(|(_, id)| *id).ok_or_else(|| missing("stage"))
+}
+
 fn missing(what: &str) -> JobError {
     let message = format!("the job message lacks the {what} that a step names");
     Failure::new(FailureClass::Infrastructure, "job-incomplete", message).into()
@@ -149,9 +179,7 @@ async fn slice(
     place: Place<'_>,
     timing: &mut TimingView,
 ) -> Result<Source, JobError> {
-    let ids = &run.job.stage_ids;
-    let id = ids.iter().find(|(index, _)| *index == stage).map(|(_, id)| *id);
-    let id = id.ok_or_else(|| missing("stage"))?;
+    let id = id_of(run, stage)?;
     let input = match run.held.input(id, selector) {
         Some(input) => input,
         None => park(run, id, selector, timing).await?,

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use api::public::v1::{LogStream, TimingView};
 use api::worker::v1::{
-    DoneReport, HeldPhase, ObjectKind, ObjectName, StageJob, StageOutcome, StepReport, StepState,
+    DoneReport, HeldPhase, LookupRequest, ObjectKind, ObjectName, StageJob, StageOutcome,
+    StepReport, StepState,
 };
 use common::image::{Layer, LayerOrigin};
-use common::plan::{Op, Step};
+use common::plan::{Op, SliceSelector, Step};
 use common::{Failure, FailureClass, Lease, ProjectName};
 use layer::{Compression, PackError, PackedLayer};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -17,10 +18,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::failure::JobError;
 use super::image::compression;
-use super::job::Account;
+use super::job::{Account, persist};
 use super::reports::{Report, Reports};
-use super::slices;
 use super::step::run_step;
+use super::{slices, sources};
 use crate::content::{Pin, Scratch};
 use crate::dispatch::{Held, Worker};
 use crate::logs::LogWriter;
@@ -46,8 +47,21 @@ pub(super) struct StageRun<'a> {
     pub(super) lowers: Vec<PathBuf>,
     /// Keep those in the store.
     pins: Vec<Pin>,
-    pending: Vec<Pending>,
+    /// Layers above those, which nobody has needed yet.
+    unfetched: Vec<Layer>,
+    /// What the steps have come to, in order.
+    ended: Vec<Ended>,
+    /// Slices that need not be made.
+    found_slices: Vec<SliceSelector>,
     reports: Reports,
+}
+
+/// What a step has come to.
+enum Ended {
+    /// Its layer was there.
+    Found(Layer),
+    /// It ran.
+    Ran(Pending),
 }
 
 /// A step that has ended and whose layer is being packed and sent.
@@ -96,7 +110,9 @@ pub(super) async fn run(
         permit: None,
         lowers: Vec::new(),
         pins: Vec::new(),
-        pending: Vec::new(),
+        unfetched: Vec::new(),
+        ended: Vec::new(),
+        found_slices: Vec::new(),
         reports: Reports::start(worker, held),
     };
     let outcome = run.all().await;
@@ -135,12 +151,18 @@ fn place(error: JobError, step: &Step) -> JobError {
 impl StageRun<'_> {
     async fn all(&mut self) -> Result<StageOutcome, JobError> {
         self.take_slot().await?;
-        self.base().await?;
+        self.unfetched = self.job.base_layers.clone();
         let first = self.job.first_step;
         let steps: Vec<Step> =
             self.job.stage.steps.iter().filter(|step| step.number >= first).cloned().collect();
-        for step in &steps {
-            self.step(step).await.map_err(|error| place(error, step))?;
+        let mut steps = steps.iter();
+        while let Some(step) = steps.next() {
+            let found = self.look_up(step).await.map_err(|error| place(error, step))?;
+            if found == 0 {
+                self.step(step).await.map_err(|error| place(error, step))?;
+            }
+            // One is this one.
+            steps.by_ref().take(found.saturating_sub(1)).for_each(drop);
         }
         self.slices().await?;
         self.done().await?;
@@ -168,19 +190,56 @@ impl StageRun<'_> {
         self.worker.changed.notify_one();
     }
 
-    async fn base(&mut self) -> Result<(), JobError> {
+    /// Fetches the layers that the next step stands on.
+    async fn fetch(&mut self) -> Result<(), JobError> {
+        let wanted = std::mem::take(&mut self.unfetched);
+        if wanted.is_empty() {
+            return Ok(());
+        }
         let start = Instant::now();
-        let fetch = ensure_layers(self.worker, self.held.lease, &self.job.base_layers);
+        let fetch = ensure_layers(self.worker, self.held.lease, &wanted);
         let chain = tokio::select! {
             chain = fetch => chain?,
             () = self.held.cancel.cancelled() => return Err(JobError::Stopped),
         };
-        (self.lowers, self.pins) = (chain.lowers, chain.pins);
+        self.lowers.extend(chain.lowers);
+        self.pins.extend(chain.pins);
         self.account.timing.fetch_millis += millis(start);
         Ok(())
     }
 
+    /// Waits for what a step reads of other stages, and asks whether it has to run, now that this is
+    /// known. Returns how many steps, with this one, need not.
+    async fn look_up(&mut self, step: &Step) -> Result<usize, JobError> {
+        let reads = step.input_slices().next().is_some();
+        let is_new = self.job.base_is_new && self.ended.is_empty();
+        if !self.job.looks_up || !(reads || is_new) {
+            return Ok(0);
+        }
+        if reads && !sources::are_there(self, step)? {
+            // There is time for it.
+            self.fetch().await?;
+            let mut timing = TimingView::default();
+            sources::wait_for(self, step, &mut timing).await?;
+            self.add_timing(timing);
+        }
+        // Its keys go by what the steps before it are known to have been.
+        let request = LookupRequest { lease: self.held.lease, step: step.number };
+        let found = persist(self.held, || self.worker.client.look_up(&request)).await?;
+        for layer in &found.layers {
+            self.unfetched.push(layer.clone());
+            self.ended.push(Ended::Found(layer.clone()));
+        }
+        if !found.layers.is_empty() {
+            let text = "cached: what it reads is what it has read before".to_owned();
+            self.log.line(step.number, LogStream::System, text).await;
+        }
+        self.found_slices.extend(found.slices);
+        Ok(found.layers.len())
+    }
+
     async fn step(&mut self, step: &Step) -> Result<(), JobError> {
+        self.fetch().await?;
         let mut timing = TimingView::default();
         self.report(step.number, StepState::Running, timing, None).await?;
         self.log.line(step.number, LogStream::System, step.display.clone()).await;
@@ -211,7 +270,8 @@ impl StageRun<'_> {
         self.lowers.push(upper.clone());
         let number = step.number;
         self.report(number, StepState::Done, timing, None).await?;
-        self.pending.push(Pending { number, timing, upper, blob, sending, scanned, directory });
+        let ran = Pending { number, timing, upper, blob, sending, scanned, directory };
+        self.ended.push(Ended::Ran(ran));
         Ok(())
     }
 
@@ -224,11 +284,18 @@ impl StageRun<'_> {
 
     /// Makes the slices that others wait for, and frees the slot.
     async fn slices(&mut self) -> Result<(), JobError> {
-        let stage = self.held.lease.stage;
-        let scratch = self.pending.iter().map(|pending| Arc::clone(&pending.directory)).collect();
-        self.worker.content.remember_chain(stage, self.lowers.clone(), scratch);
+        let mut wanted = self.job.make_slices.clone();
+        wanted.retain(|selector| !self.found_slices.contains(selector));
+        if !wanted.is_empty() {
+            self.fetch().await?;
+        }
+        if self.unfetched.is_empty() {
+            let scratch = self.ran().map(|pending| Arc::clone(&pending.directory)).collect();
+            let stage = self.held.lease.stage;
+            self.worker.content.remember_chain(stage, self.lowers.clone(), scratch);
+        }
         let start = Instant::now();
-        for selector in self.job.make_slices.clone() {
+        for selector in wanted {
             let making = slices::make(self.worker, self.held, &self.lowers, &selector);
             let sent = tokio::select! {
                 sent = making => sent?,
@@ -245,7 +312,8 @@ impl StageRun<'_> {
     /// Says that the steps have ended, when nothing but the disk or the network can keep their layers
     /// from being made.
     async fn done(&mut self) -> Result<(), JobError> {
-        for pending in &mut self.pending {
+        for ended in &mut self.ended {
+            let Ended::Ran(pending) = ended else { continue };
             tokio::select! {
                 scanned = &mut pending.scanned => if scanned.is_err() {
                     // The end of its packing, which comes next, says why.
@@ -263,16 +331,30 @@ impl StageRun<'_> {
         self.reports.send(Report::Done(report, self.log.clone())).await
     }
 
+    fn ran(&self) -> impl Iterator<Item = &Pending> {
+        self.ended.iter().filter_map(|ended| match ended {
+            Ended::Ran(pending) => Some(pending),
+            Ended::Found(_) => None,
+        })
+    }
+
     /// Waits for the layers, uploads them, and gives them their names on disk.
     async fn layers(&mut self) -> Result<Vec<Layer>, JobError> {
         let mut layers = self.job.base_layers.clone();
-        let mut lowers = self.lowers[..self.job.base_layers.len()].to_vec();
+        // Where each of them is: the lower directories stand in the order of the layers.
         let (mut stored, mut failed) = (Vec::new(), None);
-        for mut pending in std::mem::take(&mut self.pending) {
+        for ended in std::mem::take(&mut self.ended) {
+            let mut pending = match ended {
+                Ended::Found(layer) => {
+                    layers.push(layer);
+                    continue;
+                }
+                Ended::Ran(pending) => pending,
+            };
             match self.stored(&mut pending).await {
                 Ok((packed, layer)) => {
+                    stored.push((layers.len(), pending, packed));
                     layers.push(layer);
-                    stored.push((pending, packed));
                 }
                 Err(error) => {
                     failed = Some(error);
@@ -281,13 +363,19 @@ impl StageRun<'_> {
             }
         }
         // Not before all are packed: packing a layer looks at those below it where they were.
-        for (pending, packed) in &stored {
-            lowers.push(self.name_layer(pending, packed)?);
+        let mut lowers = self.lowers.clone();
+        for (position, pending, packed) in &stored {
+            let place = self.name_layer(pending, packed)?;
+            if let Some(lower) = lowers.get_mut(*position) {
+                *lower = place;
+            }
         }
         if let Some(error) = failed {
             return Err(error);
         }
-        self.worker.content.remember_chain(self.held.lease.stage, lowers, Vec::new());
+        if self.unfetched.is_empty() {
+            self.worker.content.remember_chain(self.held.lease.stage, lowers, Vec::new());
+        }
         Ok(layers)
     }
 
@@ -314,7 +402,7 @@ impl StageRun<'_> {
     async fn keep_what_is_done(&mut self) {
         let keeping = async {
             // Without a step that went well there is nothing, perhaps not even a base.
-            if !self.held.cancel.is_cancelled() && !self.pending.is_empty() {
+            if !self.held.cancel.is_cancelled() && self.ran().next().is_some() {
                 self.layers().await?;
             }
             self.reports.flush().await

@@ -136,6 +136,8 @@ pub(crate) fn stage(base_layers: &[Layer]) -> Stage {
         contexts: BTreeMap::new(),
         secrets: BTreeMap::new(),
         agents: Vec::new(),
+        looks_up: false,
+        base_is_new: false,
         fresh_caches: false,
         compression: LayerCompression::Gzip,
         stage,

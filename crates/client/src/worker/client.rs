@@ -4,9 +4,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use api::worker::v1::{
-    AgentAnswer, AgentCall, DoneReport, EnrolRequest, EnrolResponse, LogChunk, ObjectsRequest,
-    ObjectsResponse, ResultReport, SliceReport, StepReport, SyncRequest, SyncResponse, TagAnswer,
-    TagRequest,
+    AgentAnswer, AgentCall, DoneReport, EnrolRequest, EnrolResponse, LogChunk, LookupRequest,
+    LookupResponse, ObjectsRequest, ObjectsResponse, ResultReport, SliceReport, StepReport,
+    SyncRequest, SyncResponse, TagAnswer, TagRequest,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -60,6 +60,11 @@ impl Client {
     /// Addresses of objects.
     pub async fn objects(&self, request: &ObjectsRequest) -> Result<ObjectsResponse, ClientError> {
         self.call("objects", request, CALL_LIMIT).await
+    }
+
+    /// Looks steps up by what they read.
+    pub async fn look_up(&self, request: &LookupRequest) -> Result<LookupResponse, ClientError> {
+        self.call("cache/lookup", request, CALL_LIMIT).await
     }
 
     /// Sends log lines.

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use common::Digest;
-use common::digest::Hasher;
-use common::tree::{Entry, EntryKind, Manifest};
+use common::tree::{EntryKind, Manifest, Owners};
 
 use super::Files;
 use super::paths;
@@ -45,7 +44,7 @@ impl<'a> Context<'a> {
                 if found.is_empty() && !has_wildcard(pattern) {
                     return Err(missing(Some(manifest), &paths::searched(pattern), &parts));
                 }
-                digest(manifest, entries())
+                manifest.digest_of(entries(), Owners::Ignored)
             }
         };
         self.known.insert(pattern.to_owned(), digest);
@@ -67,60 +66,6 @@ fn unsent(pattern: &str) -> Problem {
     let message = format!("{pattern:?} was not sent: the client could not see that it is needed");
     Problem::new(Problem::NOT_SENT, message)
         .with_hint("a client that sends whole contexts can build this")
-}
-
-/// Path, type, mode, capability, link and content of each entry; never times. Owners are root's.
-/// A hard link counts as the file that it is: the entry it names may lie outside the selection.
-fn digest<'a>(manifest: &Manifest, entries: impl IntoIterator<Item = &'a Entry>) -> Digest {
-    let mut hasher = Hasher::new();
-    let mut field = |bytes: &[u8]| {
-        hasher.update(&(bytes.len() as u64).to_le_bytes());
-        hasher.update(bytes);
-    };
-    for entry in entries {
-        field(entry.path.as_bytes());
-        field(&entry.mode.to_le_bytes());
-        field(&(entry.xattrs.len() as u64).to_le_bytes());
-        for (name, value) in &entry.xattrs {
-            field(name.as_bytes());
-            field(value);
-        }
-        let kind = match &entry.kind {
-            EntryKind::Hardlink { target } => {
-                manifest.get(target).map_or(&entry.kind, |entry| &entry.kind)
-            }
-            kind => kind,
-        };
-        match kind {
-            EntryKind::Directory => field(b"directory"),
-            EntryKind::File { digest, .. } => {
-                field(b"file");
-                field(digest.as_bytes());
-            }
-            EntryKind::Hardlink { target } => {
-                field(b"hardlink");
-                field(target.as_bytes());
-            }
-            EntryKind::Symlink { target } => {
-                field(b"symlink");
-                field(target);
-            }
-            // Nobody asks for one that was not sent.
-            EntryKind::Unsent => field(b"unsent"),
-            EntryKind::Fifo => field(b"fifo"),
-            EntryKind::CharDevice { major, minor } => {
-                field(b"character device");
-                field(&major.to_le_bytes());
-                field(&minor.to_le_bytes());
-            }
-            EntryKind::BlockDevice { major, minor } => {
-                field(b"block device");
-                field(&major.to_le_bytes());
-                field(&minor.to_le_bytes());
-            }
-        }
-    }
-    hasher.finish()
 }
 
 fn missing(context: Option<&Manifest>, pattern: &str, parts: &[&str]) -> Problem {

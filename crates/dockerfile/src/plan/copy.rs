@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use common::Digest;
-use common::cache_key::KeyBuilder;
+use common::cache_key::{KeyBuilder, PARENT};
 use common::plan::{Chmod, CopyFrom, CopyOp, InlineFile, Op, Unpack};
 
 use super::graph;
@@ -43,7 +43,7 @@ impl Planner<'_> {
         };
         let sources: Vec<String> = words.sources.iter().map(source).collect();
         let mut key = KeyBuilder::new();
-        key.part("parent", work.key.to_string());
+        key.part(PARENT, work.key.to_string());
         let written: Vec<&str> = words.sources.iter().map(|(_, text)| text.as_str()).collect();
         let from = self.copy_source(work, copy, (&sources, &written), &mut key)?;
         let mut remotes = Vec::new();

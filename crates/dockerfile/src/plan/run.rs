@@ -1,7 +1,7 @@
 //! RUN.
 
 use common::Digest;
-use common::cache_key::KeyBuilder;
+use common::cache_key::{KeyBuilder, PARENT, stage_identity};
 use common::plan::{
     CopyFrom, InlineFile, Mount, MountOwner, Network, Op, RunOp, Security, SliceSelector,
 };
@@ -28,7 +28,7 @@ impl Planner<'_> {
         // The environment, its parts of the key, and history.
         self.charge(work, 3 * env + argv.iter().map(String::len).sum::<usize>())?;
         let mut key = KeyBuilder::new();
-        key.part("parent", work.key.to_string()).part("command", history::quoted(&argv));
+        key.part(PARENT, work.key.to_string()).part("command", history::quoted(&argv));
         let mounts = self.mounts(work, run, &mut key)?;
         let network = match run.network {
             Network::Default => self.options.network,
@@ -176,7 +176,7 @@ impl Planner<'_> {
                 let key = self.stages[stage.0 as usize].key;
                 let patterns = sources.iter().map(|source| paths::searched(source)).collect();
                 let selector = SliceSelector::new(patterns);
-                Ok((CopyFrom::Stage { stage, selector }, format!("stage {key}")))
+                Ok((CopyFrom::Stage { stage, selector }, stage_identity(&key)))
             }
             From::Image(reference) => {
                 let platform = self.options.platform.clone();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::cache_key::KeyBuilder;
+use common::cache_key::{KeyBuilder, PARENT};
 use common::image::{ContainerConfig, HistoryEntry, ResolvedImage};
 use common::outcome::LineRange;
 use common::plan::{
@@ -178,7 +178,7 @@ impl<'a> Planner<'a> {
     fn copy_all(&mut self, work: &mut Work, name: &str, lines: LineRange) -> Result<(), Problem> {
         let digest = self.select_named(name, "/")?;
         let mut key = KeyBuilder::new();
-        key.part("parent", work.key.to_string()).part("named context", digest.to_string());
+        key.part(PARENT, work.key.to_string()).part("named context", digest.to_string());
         let from = CopyFrom::NamedContext { name: name.to_owned() };
         let op = Op::Copy(CopyOp::new(from, vec!["/".to_owned()], "/"));
         let text = format!("FROM {name}");
@@ -363,7 +363,7 @@ impl<'a> Planner<'a> {
             return Ok(());
         }
         let mut key = KeyBuilder::new();
-        key.part("parent", work.key.to_string()).part("workdir", path.clone());
+        key.part(PARENT, work.key.to_string()).part("workdir", path.clone());
         key.part("user", work.config.user.clone());
         let owner = work.config.user.clone();
         work.history.push(history::entry(text.clone(), false));

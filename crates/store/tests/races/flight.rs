@@ -37,6 +37,7 @@ fn slice(path: &str) -> CachedSlice {
         files: 1,
         content_bytes: 1,
         stored_bytes: 1,
+        content: None,
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod agent;
 mod enrol;
+mod lookup;
 mod objects;
 mod report;
 mod sync;
@@ -13,6 +14,7 @@ mod tag;
 
 pub use agent::{AgentAnswer, AgentCall};
 pub use enrol::{EnrolRequest, EnrolResponse};
+pub use lookup::{LookupRequest, LookupResponse};
 pub use objects::{GetUrl, ObjectKind, ObjectName, ObjectsRequest, ObjectsResponse, PutUrl};
 pub use report::{
     DoneReport, ExportResult, LogChunk, ResultReport, SliceReport, SliceUse, StageOutcome,

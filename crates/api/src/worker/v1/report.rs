@@ -73,6 +73,10 @@ pub struct SliceReport {
     pub content_bytes: u64,
     /// Bytes of its packs and manifest in the object store.
     pub stored_bytes: u64,
+    /// Digest of what it holds, owners included, without times.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub content: Option<Digest>,
     /// The encoded manifest in base64 when it is shorter than 64 KiB: it then rides inside the job
     /// message and saves the consumer a round trip.
     #[serde(default, skip_serializing_if = "Option::is_none")]

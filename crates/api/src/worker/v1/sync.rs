@@ -158,6 +158,12 @@ pub struct StageJob {
     /// Whether cache mounts begin empty: the build was asked for without cache.
     #[serde(default)]
     pub fresh_caches: bool,
+    /// Whether steps may be looked up again, once it is known what they read.
+    #[serde(default)]
+    pub looks_up: bool,
+    /// Whether the base was made in this build: then that is so for the first step, too.
+    #[serde(default)]
+    pub base_is_new: bool,
     /// How the layers are compressed that it makes.
     #[serde(default)]
     pub compression: LayerCompression,

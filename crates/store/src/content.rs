@@ -1,0 +1,188 @@
+//! Content keys: what has run before on the same files, whoever made them.
+
+use std::collections::BTreeMap;
+
+use common::image::Layer;
+use common::plan::SliceSelector;
+use common::{Digest, Lease, ProjectName, StageId};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::{Result, Store, StoreError, int, read, write};
+
+/// What a held stage has, as far as content keys go.
+#[derive(Debug, Clone)]
+pub struct ContentFacts {
+    /// Its project.
+    pub project: ProjectName,
+    /// What it is.
+    pub plan: Value,
+    /// Contents of the slices that it reads, by their stage and the digest of their selector.
+    pub slices: BTreeMap<(StageId, String), Digest>,
+    /// Content keys of its steps that are known and are other ones than their keys.
+    pub known: BTreeMap<u32, Digest>,
+    /// The slices that it is to make.
+    pub make_slices: Vec<SliceSelector>,
+}
+
+/// What a look at the cache by content came to.
+#[derive(Debug, Clone, Default)]
+pub struct ContentFound {
+    /// Content keys of steps that are other ones than their keys.
+    pub keys: Vec<(u32, Digest)>,
+    /// Steps that need not run, with their keys and layers.
+    pub hits: Vec<(u32, Digest, Layer)>,
+    /// Slices that need not be made: the key of the stage, its content key, their selectors.
+    pub slices: Option<(Digest, Digest, Vec<SliceSelector>)>,
+}
+
+impl Store {
+    /// What is known of a held stage.
+    pub async fn content_facts(&self, lease: Lease) -> Result<ContentFacts> {
+        let row = sqlx::query!(
+            r#"select s.project, d.plan, d.make_slices
+               from stage s join stage_detail d on d.stage_id = s.id
+               where s.id = $1 and s.epoch = $2 and s.state in ('running', 'parked')"#,
+            lease.stage.0,
+            lease.epoch.0,
+        )
+        .fetch_optional(&self.pool)
+        .await?
+        .ok_or(StoreError::StaleLease)?;
+        let slices = sqlx::query!(
+            r#"select l.stage_id, l.selector, l.content as "content!"
+               from stage_edge e join stage_slice l on l.stage_id = e.producer
+               where e.consumer = $1 and l.content is not null"#,
+            lease.stage.0,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let steps = sqlx::query!(
+            r#"select number, content_key as "key!" from step
+               where stage_id = $1 and content_key is not null"#,
+            lease.stage.0,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let slices = slices.into_iter().filter_map(|row| {
+            Some(((StageId(row.stage_id), row.selector), row.content.parse().ok()?))
+        });
+        let known = steps
+            .into_iter()
+            .filter_map(|row| Some((u32::try_from(row.number).ok()?, row.key.parse().ok()?)));
+        Ok(ContentFacts {
+            project: row.project.parse().map_err(|_| StoreError::WrongState("project name"))?,
+            plan: row.plan,
+            slices: slices.collect(),
+            known: known.collect(),
+            make_slices: read("slices", row.make_slices)?,
+        })
+    }
+
+    /// The content key that the layer of a key was stored under, where it is another one.
+    pub async fn content_key_of(
+        &self,
+        project: &ProjectName,
+        key: &Digest,
+    ) -> Result<Option<Digest>> {
+        let found = sqlx::query_scalar!(
+            "select content_key from cache_record where project = $1 and key = $2",
+            project.as_str(),
+            key.to_string(),
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(found.flatten().and_then(|key| key.parse().ok()))
+    }
+
+    /// Writes down what was found for a held stage: its steps are cached, under their keys too, and
+    /// the slices are its own. Returns the slices.
+    pub async fn save_found(
+        &self,
+        lease: Lease,
+        found: &ContentFound,
+    ) -> Result<Vec<SliceSelector>> {
+        let mut transaction = self.begin().await?;
+        let project = sqlx::query_scalar!(
+            r#"select project from stage
+               where id = $1 and epoch = $2 and state in ('running', 'parked') for update"#,
+            lease.stage.0,
+            lease.epoch.0,
+        )
+        .fetch_optional(&mut *transaction)
+        .await?
+        .ok_or(StoreError::StaleLease)?;
+        let (numbers, keys): (Vec<i32>, Vec<String>) =
+            found.keys.iter().map(|(number, key)| (int(*number), key.to_string())).unzip();
+        sqlx::query!(
+            r#"update step t set content_key = k.key
+               from unnest($2::int[], $3::text[]) as k(number, key)
+               where t.stage_id = $1 and t.number = k.number"#,
+            lease.stage.0,
+            &numbers,
+            &keys,
+        )
+        .execute(&mut *transaction)
+        .await?;
+        for (number, key, layer) in &found.hits {
+            sqlx::query!(
+                r#"with hit as (
+                       update step set state = 'cached', settled = true
+                       where stage_id = $1 and number = $2 returning content_key)
+                   insert into cache_record (project, key, layer, content_key)
+                   select $3, $4, $5, content_key from hit
+                   on conflict (project, key) do update set last_used = now()"#,
+                lease.stage.0,
+                int(*number),
+                project,
+                key.to_string(),
+                write("layer", layer)?,
+            )
+            .execute(&mut *transaction)
+            .await?;
+        }
+        let mut made = Vec::new();
+        if let Some((key, content_key, wanted)) = &found.slices {
+            made = share(&mut transaction, (lease.stage.0, &project), key, content_key, wanted)
+                .await?;
+        }
+        transaction.commit().await?;
+        Ok(made)
+    }
+}
+
+/// Takes the slices of a stage with the same content.
+async fn share(
+    connection: &mut sqlx::PgConnection,
+    (stage, project): (Uuid, &str),
+    key: &Digest,
+    content_key: &Digest,
+    wanted: &[SliceSelector],
+) -> Result<Vec<SliceSelector>> {
+    let selectors: Vec<String> = wanted.iter().map(|one| one.digest().to_string()).collect();
+    let rows = sqlx::query_scalar!(
+        r#"with found as (
+               update cache_slice set last_used = now()
+               where project = $1 and stage_key = $3 and selector = any($4)
+               returning selector, paths, manifest, inline_manifest, files, content_bytes,
+                         stored_bytes, content),
+           kept as (
+               insert into cache_slice (project, stage_key, selector, paths, manifest,
+                                        inline_manifest, files, content_bytes, stored_bytes, content)
+               select $1, $2, f.* from found f on conflict do nothing)
+           insert into stage_slice (stage_id, selector, paths, manifest, inline_manifest, files,
+                                    content_bytes, stored_bytes, content)
+           select $5, f.* from found f
+           on conflict (stage_id, selector) do update set files = excluded.files
+           returning selector"#,
+        project,
+        key.to_string(),
+        content_key.to_string(),
+        &selectors,
+        stage,
+    )
+    .fetch_all(connection)
+    .await?;
+    let is_made = |one: &&SliceSelector| rows.contains(&one.digest().to_string());
+    Ok(wanted.iter().filter(is_made).cloned().collect())
+}

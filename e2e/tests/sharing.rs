@@ -1,0 +1,182 @@
+//! What is not run twice: the same stage in two builds, and what reads the same files.
+#![expect(clippy::unwrap_used, reason = "a wrong assumption of a test fails the test")]
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Child;
+use std::time::Duration;
+
+use api::public::v1::{BuildView, StageView};
+use common::build::BuildState;
+use common::stage::StageState;
+use e2e::{Farm, FarmOptions, Ran};
+use testkit::wait_for;
+
+fn context(farm: &Farm, files: &[(&str, &str)]) -> tempfile::TempDir {
+    let directory = tempfile::tempdir_in(farm.directory()).unwrap();
+    for (name, text) in files {
+        std::fs::write(directory.path().join(name), text).unwrap();
+        let mode = std::fs::Permissions::from_mode(0o644);
+        std::fs::set_permissions(directory.path().join(name), mode).unwrap();
+    }
+    directory
+}
+
+fn build(farm: &Farm, directory: &Path, flags: &[&str]) -> Ran {
+    let mut arguments = vec!["build", "--progress", "plain", directory.to_str().unwrap()];
+    arguments.extend(flags);
+    let ran = farm.slipway(arguments).unwrap();
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    ran
+}
+
+fn spawn(farm: &Farm, directory: &Path) -> Child {
+    farm.spawn(["build", "--progress", "plain", directory.to_str().unwrap()]).unwrap()
+}
+
+fn stage<'a>(view: &'a BuildView, label: &str) -> &'a StageView {
+    view.stages.iter().find(|stage| stage.label == label).unwrap()
+}
+
+fn steps(view: &BuildView, label: &str) -> Vec<String> {
+    stage(view, label).steps.iter().map(|step| step.state.clone()).collect()
+}
+
+#[test]
+fn a_producer_that_makes_the_same_again_costs_nothing_below_it() {
+    let farm = Farm::start(FarmOptions { workers: 2, ..FarmOptions::default() }).unwrap();
+    // What the compiler makes does not depend on the comments in its source.
+    let dockerfile = "FROM alpine AS compiler\nCOPY source /\n\
+                      RUN grep -v '^#' /source > /binary\n\
+                      FROM alpine AS packed\nCOPY --from=compiler /binary /binary\n\
+                      RUN cat /proc/sys/kernel/random/uuid > /id\n\
+                      FROM packed AS tested\nRUN cat /proc/sys/kernel/random/uuid > /tested\n\
+                      FROM scratch\nCOPY --from=tested /id /tested /binary /\n";
+    let files = |source: &'static str| [("Dockerfile", dockerfile), ("source", source)];
+    let image = |source: &'static str| {
+        let directory = context(&farm, &files(source));
+        let out = directory.path().join("out");
+        build(&farm, directory.path(), &["-o", out.to_str().unwrap()]);
+        let read = |name: &str| std::fs::read_to_string(out.join(name)).unwrap();
+        (read("id"), read("tested"), read("binary"))
+    };
+    let first = image("# one\nx\n");
+    let second = image("# two\nx\n");
+    assert_eq!(second, first, "something ran again that reads the same");
+    let view = farm.last_build().unwrap();
+    assert_eq!(steps(&view, "compiler"), ["done", "done"]);
+    for label in ["packed", "tested", "stage-3"] {
+        assert!(steps(&view, label).iter().all(|state| state == "cached"), "{label}: {view:?}");
+    }
+    // Now its keys have it, too: nothing at all runs.
+    assert_eq!(image("# two\nx\n"), first);
+    let view = farm.last_build().unwrap();
+    assert!(
+        view.stages.iter().all(|stage| stage.state != StageState::Succeeded
+            || stage.kind == common::stage::StageKind::Export),
+        "{view:?}"
+    );
+    // And what is another binary is packed anew.
+    let other = image("# two\ny\n");
+    assert_ne!((&other.0, &other.1), (&first.0, &first.1));
+    assert_eq!(other.2, "y\n");
+    assert_eq!(farm.stop_and_list_leftovers().unwrap(), Vec::<String>::new());
+}
+
+/// A stage that runs until the file `go` is in the cache mount, and is no faster than its readers.
+const SLOW: &str = "FROM alpine AS slow\n\
+                    RUN echo begun && cat /proc/sys/kernel/random/uuid > /id && sleep 4 && echo ended\n";
+
+fn running(farm: &Farm, count: usize) -> Vec<BuildView> {
+    let mut found = Vec::new();
+    wait_for("the builds run", Duration::from_secs(60), || {
+        found = farm.builds().unwrap();
+        found.retain(|view| {
+            view.stages
+                .iter()
+                .any(|stage| matches!(stage.state, StageState::Running | StageState::Attached))
+        });
+        (found.len() == count).then_some(())
+    })
+    .unwrap();
+    found
+}
+
+#[test]
+fn two_builds_share_the_run_of_a_stage_and_its_log() {
+    let farm = Farm::start(FarmOptions { workers: 2, ..FarmOptions::default() }).unwrap();
+    let first = context(&farm, &[("Dockerfile", &format!("{SLOW}FROM slow\nRUN echo one\n"))]);
+    let second = context(&farm, &[("Dockerfile", &format!("{SLOW}FROM slow\nRUN echo two\n"))]);
+    let one = spawn(&farm, first.path());
+    running(&farm, 1);
+    let two = spawn(&farm, second.path());
+    let outputs = [one.wait_with_output().unwrap(), two.wait_with_output().unwrap()];
+    for output in &outputs {
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{text}");
+        assert!(text.contains("begun") && text.contains("ended"), "the log is missing: {text}");
+    }
+    let ran = farm.query("select count(*) from attempt a join stage_detail d using (stage_id) where d.label = 'slow'");
+    assert_eq!(ran.unwrap().trim(), "1");
+    let builds = farm.builds().unwrap();
+    let shared: Vec<_> = builds.iter().filter_map(|view| stage(view, "slow").attached_to).collect();
+    assert_eq!(shared.len(), 1, "{builds:?}");
+    assert!(builds.iter().any(|view| view.id == shared[0].build));
+    // It can be read afterwards, too.
+    for view in &builds {
+        let log = farm.slipway(["logs", &view.id.to_string()]).unwrap();
+        assert!(log.stdout.contains("begun"), "{} {}", log.stdout, log.stderr);
+    }
+    assert_eq!(farm.stop_and_list_leftovers().unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn who_shares_a_run_gets_its_end_though_the_first_build_is_cancelled() {
+    let farm = Farm::start(FarmOptions { workers: 1, ..FarmOptions::default() }).unwrap();
+    let text = format!("{SLOW}FROM slow\nRUN true\n");
+    let directory = context(&farm, &[("Dockerfile", &text)]);
+    let mut one = spawn(&farm, directory.path());
+    let first = running(&farm, 1)[0].id;
+    let two = spawn(&farm, directory.path());
+    running(&farm, 2);
+    assert_eq!(farm.slipway(["cancel", &first.to_string()]).unwrap().code, 0);
+    assert_eq!(one.wait().unwrap().code(), Some(130));
+    let output = two.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let states: Vec<BuildState> = farm.builds().unwrap().iter().map(|view| view.state).collect();
+    assert!(states.contains(&BuildState::Cancelled) && states.contains(&BuildState::Succeeded));
+    let ran = farm.query("select count(*) from attempt a join stage_detail d using (stage_id) where d.label = 'slow'");
+    assert_eq!(ran.unwrap().trim(), "1");
+    assert_eq!(farm.stop_and_list_leftovers().unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn a_build_without_outputs_ends_with_its_last_step_and_the_next_one_has_its_layers() {
+    let farm = Farm::start(FarmOptions { workers: 1, ..FarmOptions::default() }).unwrap();
+    // Its layer takes a while to pack.
+    let text =
+        "FROM alpine AS big\nRUN head -c 60000000 /dev/urandom > /random\nFROM big\nRUN true\n";
+    let directory = context(&farm, &[("Dockerfile", text)]);
+    build(&farm, directory.path(), &["--target", "big"]);
+    let first = farm.last_build().unwrap();
+    assert_eq!(first.state, BuildState::Succeeded);
+    build(&farm, directory.path(), &[]);
+    let second = farm.last_build().unwrap();
+    let big = stage(&second, "big");
+    assert!(
+        matches!(big.state, StageState::Cached | StageState::Skipped) || big.attached_to.is_some(),
+        "{big:?}"
+    );
+    let ran = farm.query(
+        "select count(*) from attempt a join stage_detail d using (stage_id) where d.label = 'big'",
+    );
+    assert_eq!(ran.unwrap().trim(), "1");
+    // The digest is known a moment later.
+    let view =
+        farm.wait_for_build("the digest of its image", |view| !view.exports.is_empty()).unwrap();
+    let digest = view.exports[0].digest.to_string();
+    let waited = build(&farm, directory.path(), &["-q"]);
+    assert_eq!(waited.stdout.trim(), view.exports[0].config_digest.to_string());
+    assert_eq!(farm.last_build().unwrap().exports[0].digest.to_string(), digest);
+    assert_eq!(farm.stop_and_list_leftovers().unwrap(), Vec::<String>::new());
+}
