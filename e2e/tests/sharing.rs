@@ -219,3 +219,21 @@ fn it_says_why_steps_ran() {
     assert!(said.contains("evicted"), "{said}");
     assert_eq!(farm.stop_and_list_leftovers().unwrap(), Vec::<String>::new());
 }
+
+#[test]
+fn what_is_wholly_cached_needs_no_worker() {
+    let mut farm = Farm::start(FarmOptions { workers: 1, ..FarmOptions::default() }).unwrap();
+    let text = "FROM alpine AS one\nRUN echo one > /one\nFROM scratch\nCOPY --from=one /one /\n";
+    let directory = context(&farm, &[("Dockerfile", text)]);
+    let first = build(&farm, directory.path(), &["-q"]);
+    farm.wait_for_build("all is stored", |view| {
+        view.stages.iter().all(|stage| stage.state.is_terminal())
+    })
+    .unwrap();
+    farm.kill_worker("worker-1").unwrap();
+    let second = build(&farm, directory.path(), &["-q"]);
+    assert_eq!(second.stdout, first.stdout);
+    let view = farm.last_build().unwrap();
+    assert!(view.stages.iter().all(|stage| stage.attempts == 0), "{view:?}");
+    assert_eq!(farm.stop_and_list_leftovers().unwrap(), Vec::<String>::new());
+}
