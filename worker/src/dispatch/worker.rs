@@ -32,6 +32,8 @@ pub(crate) struct Worker {
     /// Fires when something changed that the coordinator should know.
     pub(crate) changed: Notify,
     pub(crate) tasks: TaskTracker,
+    /// Layers of stages that have ended here.
+    pub(crate) published: execute::Published,
     /// Layers that were brought into another form here.
     pub(crate) forms: Mutex<HashMap<(Digest, Recompress), Layer>>,
     held: Mutex<HashMap<Lease, Arc<Held>>>,
@@ -67,6 +69,7 @@ impl Worker {
             permits: Arc::new(Semaphore::new(slots as usize)),
             changed: Notify::new(),
             tasks: TaskTracker::new(),
+            published: execute::Published::default(),
             forms: Mutex::default(),
             held: Mutex::default(),
         })
