@@ -36,6 +36,11 @@ impl FaultProxy {
         Ok(Self { listener, rules })
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> std::net::SocketAddr {
+        self.listener.address
+    }
+
     /// Where it listens: `127.0.0.1:PORT`.
     pub fn host(&self) -> String {
         self.listener.address.to_string()
