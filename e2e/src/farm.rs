@@ -37,6 +37,8 @@ pub struct FarmOptions {
     pub faults: Option<u64>,
     /// Whether each worker reaches the coordinators by a cable that can be pulled.
     pub cables: bool,
+    /// How far off the clocks of the workers are, in seconds: odd ones run ahead, even ones behind.
+    pub clocks_off_secs: u32,
 }
 
 impl Default for FarmOptions {
@@ -52,6 +54,7 @@ impl Default for FarmOptions {
             coordinators: 1,
             faults: None,
             cables: false,
+            clocks_off_secs: 0,
         }
     }
 }
@@ -117,10 +120,7 @@ impl Farm {
         let faulty = |host: &str| options.faults.map(|seed| FaultProxy::start(host, seed));
         let (s3_faults, registry_faults) =
             (faulty(&s3_host).transpose()?, faulty(registry.host()).transpose()?);
-        let shown = |faults: &Option<FaultProxy>, host: &str| {
-            faults.as_ref().map_or_else(|| host.to_owned(), FaultProxy::host)
-        };
-        let registry_host = shown(&registry_faults, registry.host());
+        let registry_host = shown(registry_faults.as_ref(), registry.host());
         let mirrors = if is_mirror {
             format!("[registries.\"docker.io\"]\nmirrors = [\"{registry_host}\"]\n")
         } else {
@@ -134,7 +134,7 @@ impl Farm {
              [secrets]\nkey = \"{}\"\n[fetch]\nallow_private_networks = {}\n{mirrors}",
             options.lost_after_secs,
             redis.url(),
-            shown(&s3_faults, &s3_host),
+            shown(s3_faults.as_ref(), &s3_host),
             "5c".repeat(32),
             "a7".repeat(32),
             options.fetch_private,
@@ -145,32 +145,25 @@ impl Farm {
             coordinators.push(Some(coordinator));
             addresses.push(address);
         }
-        let balancer = if let [_] = addresses.as_slice() {
-            None
-        } else {
-            Some(Balancer::start(&addresses, Some("/healthz"))?)
-        };
+        let is_one = addresses.len() == 1;
+        let start_balancer = || Balancer::start(&addresses, Some("/healthz"));
+        let balancer = (!is_one).then(start_balancer).transpose()?;
         let address = balancer.as_ref().map_or(addresses[0], Balancer::address);
         let config = root.join("coordinator.toml");
         let token = run_coordinator(&config, &["token", "--scope", "builds:write"])?;
         let join = run_coordinator(&config, &["token", "--scope", "workers"])?;
+        let join = format!("token = \"{}\"\n{mirrors}", join.trim());
         let (mut workers, mut cables, mut cable_faults) = (Vec::new(), Vec::new(), Vec::new());
         for number in 1..=options.workers {
             let mut seen = address;
             if options.cables {
-                let cable = Balancer::start(&[address], None)?;
-                let faults = FaultProxy::start(&cable.address().to_string(), number as u64)?;
+                let (cable, faults) = cable_to(address, number)?;
                 seen = faults.address();
                 cables.push(cable);
                 cable_faults.push(faults);
             }
-            let base = worker_config(root, number, options);
-            let text = format!(
-                "{base}[coordinator]\nurl = \"http://{seen}\"\ntoken = \"{}\"\n{mirrors}",
-                join.trim()
-            );
-            std::fs::write(root.join(format!("worker-{number}.toml")), text)?;
-            workers.push(Some(start_worker(root, number, options.rootless)?));
+            let rest = format!("[coordinator]\nurl = \"http://{seen}\"\n{join}");
+            workers.push(Some(first_worker(root, number, &rest, options)?));
         }
         let farm = Self {
             workers,
@@ -462,6 +455,35 @@ fn first_start(root: &Path, number: usize, rest: &str) -> anyhow::Result<(Servic
     Ok((coordinator, address.parse()?))
 }
 
+/// The address of a server, or of what stands before it.
+fn shown(faults: Option<&FaultProxy>, host: &str) -> String {
+    faults.map_or_else(|| host.to_owned(), FaultProxy::host)
+}
+
+/// A cable that can be pulled, and before it what spoils requests.
+fn cable_to(address: SocketAddr, number: usize) -> anyhow::Result<(Balancer, FaultProxy)> {
+    let cable = Balancer::start(&[address], None)?;
+    let faults = FaultProxy::start(&cable.address().to_string(), number as u64)?;
+    Ok((cable, faults))
+}
+
+/// Configures and starts a worker; `rest` is its configuration from the coordinator on.
+fn first_worker(
+    root: &Path,
+    number: usize,
+    rest: &str,
+    options: FarmOptions,
+) -> anyhow::Result<Service> {
+    let text = worker_config(root, number, options) + rest;
+    std::fs::write(root.join(format!("worker-{number}.toml")), text)?;
+    if options.clocks_off_secs > 0 {
+        let sign = if number % 2 == 1 { '+' } else { '-' };
+        let clock = format!("{sign}{}", options.clocks_off_secs);
+        std::fs::write(root.join(format!("worker-{number}.clock")), clock)?;
+    }
+    start_worker(root, number, options.rootless)
+}
+
 /// The user of workers without rights. Nobody else has the number.
 const ROOTLESS_USER: u32 = 61_234;
 
@@ -499,6 +521,16 @@ pub(crate) fn start_worker(root: &Path, number: usize, rootless: bool) -> anyhow
         command
     };
     command.stdin(Stdio::null());
+    if let Ok(clock) = std::fs::read_to_string(root.join(format!("worker-{number}.clock"))) {
+        // Time that passes is right, as on any machine; what time it is is not.
+        let library = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+        let library = library
+            .map(|entry| entry.path().join("faketime/libfaketimeMT.so.1"))
+            .find(|path| path.is_file());
+        let library = library.context("libfaketime is not installed: make deps")?;
+        command.env("LD_PRELOAD", library).env("FAKETIME", clock);
+        command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    }
     Ok(Service::start(&format!("worker-{number}"), &command, root)?)
 }
 
