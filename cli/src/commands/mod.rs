@@ -21,6 +21,7 @@ mod retry;
 mod run;
 mod show;
 mod source;
+mod why;
 mod workers;
 
 pub(crate) use run::run;

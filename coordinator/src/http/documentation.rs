@@ -18,6 +18,7 @@ use super::{public, worker};
         public::get_stages,
         public::cancel_build,
         public::retry_build,
+        public::explain_build,
         public::poll_agent,
         public::answer_agent,
         public::follow_build,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use api::Problem;
 use api::public::v1::{
     AgentMessages, AgentPoll, AgentReply, BuildPage, BuildRequest, BuildView, CheckView,
-    ContextNegotiation, ContextUpload, PlanView, StageView, WorkerView,
+    ContextNegotiation, ContextUpload, PlanView, StageView, WhyView, WorkerView,
 };
 use axum::Json;
 use axum::extract::{Path, Query, State};
@@ -185,6 +185,18 @@ pub(super) async fn retry_build(
     let id = writable(&app, &caller, &id).await?;
     app.retry_build(id, &caller.0.subject).await?;
     Ok(Json(app.view_build(id).await?))
+}
+
+/// Why the steps of a build ran: what is another thing than in the build before.
+#[utoipa::path(get, path = "/v1/builds/{id}/why", params(("id" = String, Path)),
+    responses((status = 200, body = WhyView)), security(("token" = ["builds:read"])))]
+pub(super) async fn explain_build(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Reply<Json<WhyView>> {
+    let id = readable(&app, &caller, &id).await?;
+    Ok(Json(app.explain_build(id).await?))
 }
 
 /// A build that the caller may change.

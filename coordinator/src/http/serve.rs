@@ -35,6 +35,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/v1/builds/{id}/stages", get(public::get_stages))
         .route("/v1/builds/{id}/cancel", post(public::cancel_build))
         .route("/v1/builds/{id}/retry", post(public::retry_build))
+        .route("/v1/builds/{id}/why", get(public::explain_build))
         .route("/v1/builds/{id}/agent", post(public::poll_agent))
         .route("/v1/builds/{id}/agent/answers", post(public::answer_agent))
         .route("/v1/builds/{id}/events", get(public::follow_build))

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use api::public::v1::{
     AgentMessages, AgentPoll, AgentReply, BuildPage, BuildRequest, BuildView, CheckView,
-    ContextNegotiation, ContextUpload, LogLine, PlanView, UploadTarget, WorkerView,
+    ContextNegotiation, ContextUpload, LogLine, PlanView, UploadTarget, WhyView, WorkerView,
 };
 use common::{BuildId, StageId};
 use futures_util::StreamExt as _;
@@ -154,6 +154,11 @@ impl Client {
     pub async fn retry(&self, id: BuildId) -> Result<BuildView, ClientError> {
         let url = format!("{}/v1/builds/{id}/retry", self.base);
         self.repeat(|| self.request(reqwest::Method::POST, &url), &url).await
+    }
+
+    /// Why the steps of a build ran.
+    pub async fn why(&self, id: BuildId) -> Result<WhyView, ClientError> {
+        self.get(&format!("/v1/builds/{id}/why")).await
     }
 
     /// Messages to the agents that came with a build. Held open by the coordinator for as long as the

@@ -8,6 +8,7 @@ mod log;
 mod options;
 mod output;
 mod plan;
+mod why;
 mod worker;
 
 pub use agent::{AgentMessage, AgentMessages, AgentPoll, AgentReply};
@@ -23,4 +24,5 @@ pub use log::{LogLine, LogStream};
 pub use options::{CommandOptions, HostOption, LayoutImage, NamedContextSource, UlimitOption};
 pub use output::{Annotation, AnnotationPlace, ImageOptions, LayerCompression, OutputRequest};
 pub use plan::{PlanView, PlannedFate, PlannedStageView, PlannedStepView};
+pub use why::{StageReasonsView, StepReasonView, WhyView};
 pub use worker::WorkerView;
