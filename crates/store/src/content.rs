@@ -126,7 +126,9 @@ impl Store {
         .await?;
         // Between the look and now nothing else kept them.
         renew(&mut transaction, &project, &found.hits).await?;
-        for (number, key, layer) in &found.hits {
+        let mut hits: Vec<_> = found.hits.iter().collect();
+        hits.sort_by_key(|(_, key, _)| key.to_string());
+        for (number, key, layer) in hits {
             sqlx::query!(
                 r#"with hit as (
                        update step set state = 'cached', settled = true

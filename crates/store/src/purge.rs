@@ -58,21 +58,38 @@ impl Store {
         )
         .execute(&mut *transaction)
         .await?;
+        // Objects before records, as everybody does who makes something refer to them.
+        sqlx::query!(
+            r#"select o.digest from object o
+               where (o.project, o.kind, o.digest) in (
+                   select project, kind, digest from build_object where build_id = $1)
+               order by o.kind, o.digest for update"#,
+            build.0,
+        )
+        .execute(&mut *transaction)
+        .await?;
         let records = sqlx::query_scalar!(
-            r#"with gone_layers as (
-                   delete from cache_record
+            r#"with layers as (
+                   select key from cache_record
                    where project = $2 and key in (
                        select t.key from step t join stage s on s.id = t.stage_id
                        where s.build_id = $1
                        union
                        select t.content_key from step t join stage s on s.id = t.stage_id
                        where s.build_id = $1 and t.content_key is not null)
-                   returning 1),
-               gone_slices as (
-                   delete from cache_slice
+                   order by key for update),
+               slices as (
+                   select stage_key, selector from cache_slice
                    where project = $2 and manifest in (
                        select manifest from stage_slice l join stage s on s.id = l.stage_id
                        where s.build_id = $1)
+                   order by stage_key, selector for update),
+               gone_layers as (
+                   delete from cache_record r using layers l
+                   where r.project = $2 and r.key = l.key returning 1),
+               gone_slices as (
+                   delete from cache_slice c using slices l
+                   where c.project = $2 and c.stage_key = l.stage_key and c.selector = l.selector
                    returning 1)
                select (select count(*) from gone_layers) + (select count(*) from gone_slices)
                    as "count!""#,
