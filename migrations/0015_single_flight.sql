@@ -26,3 +26,4 @@ alter table cache_slice add column content text;
 -- The content key, where it is another one than the key.
 alter table step add column content_key text;
 alter table cache_record add column content_key text;
+create index stage_detail_lineage on stage_detail (lineage, stage_id) where lineage is not null;

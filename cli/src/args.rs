@@ -86,6 +86,15 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Option<ProjectsCommand>,
     },
+    /// Say why the steps of a build ran: what had changed since the build before.
+    Why {
+        /// Its id, the beginning of it, or `last`.
+        #[arg(default_value = "last")]
+        build: String,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// List the newest builds.
     Builds,
     /// List the workers.

@@ -89,7 +89,7 @@ const SLOW: &str = "FROM alpine AS slow\n\
 
 fn running(farm: &Farm, count: usize) -> Vec<BuildView> {
     let mut found = Vec::new();
-    wait_for("the builds run", Duration::from_secs(60), || {
+    wait_for("the builds run", Duration::from_mins(1), || {
         found = farm.builds().unwrap();
         found.retain(|view| {
             view.stages
@@ -178,5 +178,62 @@ fn a_build_without_outputs_ends_with_its_last_step_and_the_next_one_has_its_laye
     let waited = build(&farm, directory.path(), &["-q"]);
     assert_eq!(waited.stdout.trim(), view.exports[0].config_digest.to_string());
     assert_eq!(farm.last_build().unwrap().exports[0].digest.to_string(), digest);
+    assert_eq!(farm.stop_and_list_leftovers().unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn it_says_why_steps_ran() {
+    let farm = Farm::start(FarmOptions { workers: 1, ..FarmOptions::default() }).unwrap();
+    let directory = context(&farm, &[]);
+    let why = |dockerfile: &str, source: &str, flags: &[&str]| {
+        std::fs::write(directory.path().join("Dockerfile"), dockerfile).unwrap();
+        std::fs::write(directory.path().join("source"), source).unwrap();
+        build(&farm, directory.path(), flags);
+        // What was just stored is nobody's reason any more.
+        farm.wait_for_build("the end of its stages", |view| {
+            view.stages.iter().all(|stage| stage.state.is_terminal())
+        })
+        .unwrap();
+        let said = farm.slipway(["why"]).unwrap();
+        assert_eq!(said.code, 0, "{}", said.stderr);
+        said.stdout
+    };
+    let text = "FROM alpine AS one\nARG VERSION=1\nRUN echo $VERSION > /v\nRUN true\n\
+                FROM alpine AS two\nCOPY . /all/\nCOPY --from=one /v /\n";
+    let said = why(text, "x", &[]);
+    assert_eq!(said.matches("never built").count(), 4, "{said}");
+    assert_eq!(why(text, "x", &[]), "nothing ran: every step was found in the cache\n");
+    let said = why(text, "y", &[]);
+    assert!(said.contains("files changed: /") && said.contains("~ source"), "{said}");
+    assert!(said.contains("what it stands on is new"), "{said}");
+    assert!(!said.contains("one  ("), "{said}");
+    let said = why(text, "y", &["--build-arg", "VERSION=2"]);
+    assert!(said.contains("VERSION 1 -> 2"), "{said}");
+    assert!(said.contains("the stage that it reads is new"), "{said}");
+    let said = why(text, "y", &["--build-arg", "VERSION=2", "--no-cache"]);
+    assert!(said.contains("asked for without cache"), "{said}");
+    let said = why(&text.replace("RUN true", "RUN echo"), "y", &["--build-arg", "VERSION=2"]);
+    assert!(said.contains("instruction changed, it was: RUN true"), "{said}");
+    farm.query("delete from cache_record").unwrap();
+    let said = why(&text.replace("RUN true", "RUN echo"), "y", &["--build-arg", "VERSION=2"]);
+    assert!(said.contains("evicted"), "{said}");
+    assert_eq!(farm.stop_and_list_leftovers().unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn what_is_wholly_cached_needs_no_worker() {
+    let mut farm = Farm::start(FarmOptions { workers: 1, ..FarmOptions::default() }).unwrap();
+    let text = "FROM alpine AS one\nRUN echo one > /one\nFROM scratch\nCOPY --from=one /one /\n";
+    let directory = context(&farm, &[("Dockerfile", text)]);
+    let first = build(&farm, directory.path(), &["-q"]);
+    farm.wait_for_build("all is stored", |view| {
+        view.stages.iter().all(|stage| stage.state.is_terminal())
+    })
+    .unwrap();
+    farm.kill_worker("worker-1").unwrap();
+    let second = build(&farm, directory.path(), &["-q"]);
+    assert_eq!(second.stdout, first.stdout);
+    let view = farm.last_build().unwrap();
+    assert!(view.stages.iter().all(|stage| stage.attempts == 0), "{view:?}");
     assert_eq!(farm.stop_and_list_leftovers().unwrap(), Vec::<String>::new());
 }

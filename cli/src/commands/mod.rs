@@ -23,6 +23,7 @@ mod retry;
 mod run;
 mod show;
 mod source;
+mod why;
 mod workers;
 
 pub(crate) use run::run;

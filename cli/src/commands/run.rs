@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use client::public::Client;
 
-use super::{bake, build, builds, cancel, logs, plan, projects, purge, retry, show, workers};
+use super::{bake, build, builds, cancel, logs, plan, projects, purge, retry, show, why, workers};
 use crate::args::{Arguments, Command, Server};
 use crate::exit::CliError;
 use crate::up::{self, Place};
@@ -30,6 +30,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, CliError> {
             bake::run(&client_for_builds(&server).await?, &arguments, &bake).await
         }
         Command::Plan(arguments) => plan::run(&connect(&server), &arguments).await,
+        Command::Why { build, json } => why::run(&connect(&server), &build, json).await,
         Command::Show { build, json } => show::run(&connect(&server), &build, json).await,
         Command::Logs { build, follow, stage } => {
             logs::run(&connect(&server), &build, follow, stage.as_deref()).await

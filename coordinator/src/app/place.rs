@@ -54,7 +54,13 @@ impl App {
     }
 }
 
-/// Runs of a stage are compared by the file's name, the stage's and the platform.
+/// Runs of a stage are compared by the file's name, the stage's and the platform. Where a checkout
+/// lies is of no interest: of absolute names the end counts.
 fn lineage(stage: &NewStage, dockerfile: &str) -> String {
-    format!("{dockerfile} {} {}", stage.label, stage.platform)
+    let mut name = dockerfile;
+    if name.starts_with('/') {
+        let before_last = name.rmatch_indices('/').nth(1).map_or(0, |(position, _)| position);
+        name = &name[before_last..];
+    }
+    format!("{name} {} {}", stage.label, stage.platform)
 }

@@ -371,7 +371,7 @@ impl App {
 
     /// Reads the context's manifest and, where the files are needed, makes sure that all of them
     /// have arrived.
-    async fn context(
+    pub(super) async fn context(
         &self,
         project: &ProjectName,
         digest: &Digest,

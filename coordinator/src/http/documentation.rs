@@ -21,6 +21,7 @@ use super::{public, worker};
         public::purge_build,
         public::list_projects,
         public::set_project,
+        public::explain_build,
         public::poll_agent,
         public::answer_agent,
         public::follow_build,

@@ -6,7 +6,7 @@ use api::Problem;
 use api::public::v1::{
     AgentMessages, AgentPoll, AgentReply, BuildPage, BuildRequest, BuildView, CheckView,
     ContextNegotiation, ContextUpload, PlanView, ProjectSettings, ProjectView, PurgeView,
-    StageView, WorkerView,
+    StageView, WhyView, WorkerView,
 };
 use axum::Json;
 use axum::extract::{Path, Query, State};
@@ -230,6 +230,18 @@ pub(super) async fn set_project(
     let name: ProjectName = name.parse().map_err(bad)?;
     caller.may(Scope::Admin, &name)?;
     Ok(Json(app.set_project(&name, &settings, &caller.0.subject).await?))
+}
+
+/// Why the steps of a build ran: what is another thing than in the build before.
+#[utoipa::path(get, path = "/v1/builds/{id}/why", params(("id" = String, Path)),
+    responses((status = 200, body = WhyView)), security(("token" = ["builds:read"])))]
+pub(super) async fn explain_build(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Reply<Json<WhyView>> {
+    let id = readable(&app, &caller, &id).await?;
+    Ok(Json(app.explain_build(id).await?))
 }
 
 /// A build that the caller may change.

@@ -38,6 +38,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/v1/builds/{id}/purge", post(public::purge_build))
         .route("/v1/projects", get(public::list_projects))
         .route("/v1/projects/{name}", patch(public::set_project))
+        .route("/v1/builds/{id}/why", get(public::explain_build))
         .route("/v1/builds/{id}/agent", post(public::poll_agent))
         .route("/v1/builds/{id}/agent/answers", post(public::answer_agent))
         .route("/v1/builds/{id}/events", get(public::follow_build))

@@ -25,6 +25,7 @@ mod secret;
 mod tag;
 mod upkeep;
 mod view;
+mod why;
 mod worker;
 
 pub use agent::{AgentQuestion, AgentRow, AgentState, Asked, Asker};
@@ -44,6 +45,7 @@ pub use retry::Retried;
 pub use tag::TagGrant;
 pub use upkeep::UnplaceableRow;
 pub use view::{BuildRow, ExportRow, QueueCounts, StageRow, StepRow, WorkerRow};
+pub use why::{KeyedStage, KeyedStep};
 pub use worker::{Held, HeldRow, SyncState, WorkerFacts};
 
 use std::time::Duration;

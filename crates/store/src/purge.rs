@@ -59,14 +59,14 @@ impl Store {
         .execute(&mut *transaction)
         .await?;
         // Objects before records, as everybody does who makes something refer to them.
-        sqlx::query!(
+        sqlx::query_scalar!(
             r#"select o.digest from object o
                where (o.project, o.kind, o.digest) in (
                    select project, kind, digest from build_object where build_id = $1)
                order by o.kind, o.digest for update"#,
             build.0,
         )
-        .execute(&mut *transaction)
+        .fetch_all(&mut *transaction)
         .await?;
         let records = sqlx::query_scalar!(
             r#"with layers as (

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use api::public::v1::{
     AgentMessages, AgentPoll, AgentReply, BuildPage, BuildRequest, BuildView, CheckView,
     ContextNegotiation, ContextUpload, LogLine, PlanView, ProjectSettings, ProjectView, PurgeView,
-    UploadTarget, WorkerView,
+    UploadTarget, WhyView, WorkerView,
 };
 use common::{BuildId, ProjectName, StageId};
 use futures_util::StreamExt as _;
@@ -176,6 +176,11 @@ impl Client {
     ) -> Result<ProjectView, ClientError> {
         let url = format!("{}/v1/projects/{name}", self.base);
         self.repeat(|| self.request(reqwest::Method::PATCH, &url).json(settings), &url).await
+    }
+
+    /// Why the steps of a build ran.
+    pub async fn why(&self, id: BuildId) -> Result<WhyView, ClientError> {
+        self.get(&format!("/v1/builds/{id}/why")).await
     }
 
     /// Messages to the agents that came with a build. Held open by the coordinator for as long as the

@@ -162,7 +162,11 @@ async fn a_retry_runs_what_failed_and_keeps_what_is_done() {
     let lease = database.claim(ids[0], worker).await.unwrap();
     assert_eq!(database.store.retry_build(build).await.unwrap(), Retried::Runs);
     let made = layer("result");
-    database.store.report_step(lease, 2, "done", &serde_json::json!({}), Some(&made)).await.unwrap();
+    database
+        .store
+        .report_step(lease, 2, "done", &serde_json::json!({}), Some(&made))
+        .await
+        .unwrap();
     database.store.finish_stage(&succeeded(lease)).await.unwrap();
     let first = database.claim(ids[1], worker).await.unwrap();
     let result = failed(first, FailureClass::User, false);

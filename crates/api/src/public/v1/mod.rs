@@ -9,6 +9,7 @@ mod log;
 mod options;
 mod output;
 mod plan;
+mod why;
 mod worker;
 
 pub use agent::{AgentMessage, AgentMessages, AgentPoll, AgentReply};
@@ -25,4 +26,5 @@ pub use log::{LogLine, LogStream};
 pub use options::{CommandOptions, HostOption, LayoutImage, NamedContextSource, UlimitOption};
 pub use output::{Annotation, AnnotationPlace, ImageOptions, LayerCompression, OutputRequest};
 pub use plan::{PlanView, PlannedFate, PlannedStageView, PlannedStepView};
+pub use why::{StageReasonsView, StepReasonView, WhyView};
 pub use worker::WorkerView;
