@@ -137,7 +137,7 @@ impl App {
         };
         let facts: Vec<Ready> = ready.iter().map(fact).collect();
         let running = self.store.running_by_project().await?.into_iter().collect();
-        let shares = Shares { running, weights: BTreeMap::new() };
+        let shares = Shares { running, weights: self.weights.borrow().clone() };
         let choice = choose(&facts, &asking, &shares);
         for (stage, left) in &choice.left {
             tracing::trace!(stage.id = %stage, worker.id = %request.worker, ?left, "left alone");

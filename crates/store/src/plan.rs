@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::cache::CachedSlice;
 use crate::flight::{Leader, attach, find_leaders};
+use crate::object::renew_objects_of;
 use crate::{Result, Store, StoreError, bigint, int, read, write};
 
 /// A stage to store.
@@ -110,6 +111,8 @@ pub struct NewEdge {
 pub struct NewPlan {
     /// Digest of the context's manifest.
     pub context: Option<Digest>,
+    /// Digests of the manifests of all contexts.
+    pub inputs: Vec<Digest>,
     /// Stages and exports, producers first.
     pub stages: Vec<NewStage>,
     /// Edges.
@@ -167,13 +170,15 @@ impl Store {
     ) -> Result<usize> {
         let mut transaction = self.begin().await?;
         let warnings = write("warnings", &plan.warnings)?;
+        let inputs: Vec<String> = plan.inputs.iter().map(Digest::to_string).collect();
         let done = sqlx::query!(
-            r#"update build set state = 'running', warnings = $3, context = $4
+            r#"update build set state = 'running', warnings = $3, context = $4, inputs = $5
                where id = $1 and state = 'planning' and planner = $2"#,
             build.0,
             planner,
             warnings,
             plan.context.map(|digest| digest.to_string()),
+            &inputs,
         )
         .execute(&mut *transaction)
         .await?;
@@ -201,6 +206,13 @@ impl Store {
             )
             .execute(&mut *transaction)
             .await?;
+        }
+        // What the cache was found to have may have gone since.
+        let missing = renew_objects_of(&mut transaction, build.0).await?;
+        if !missing.is_empty() {
+            transaction.rollback().await?;
+            self.forget_broken(project.as_str(), &missing).await?;
+            return Err(StoreError::PlanIsOld);
         }
         crate::result::end_build_if_done(&mut transaction, build.0).await?;
         transaction.commit().await?;

@@ -1,6 +1,6 @@
 //! What workers report: steps, slices, results. Every write is guarded by the lease.
 
-use common::image::Layer;
+use common::image::{Layer, LayerOrigin};
 use common::outcome::{Failure, FailureClass};
 use common::{BuildId, Digest, Lease, ProjectName, StageId};
 use serde_json::Value;
@@ -12,6 +12,7 @@ use crate::flight::{
     fail_kept, share_done, share_failure, share_slices, share_success, wanted_by_others,
 };
 use crate::history::chain_of;
+use crate::object::{ObjectKey, ObjectRow, add_parts, mark};
 use crate::plan::insert_slice;
 use crate::{Result, Store, StoreError, bigint, int, read, write};
 
@@ -144,6 +145,11 @@ impl Store {
         .await?
         .ok_or(StoreError::NotFound("step"))?;
         if let Some(layer) = layer {
+            if layer.origin == LayerOrigin::Farm {
+                let key = ObjectKey { kind: "blob", digest: layer.blob };
+                let row = ObjectRow { key, size_bytes: layer.size_bytes };
+                mark(&mut transaction, &stage.project, &[row]).await?;
+            }
             sqlx::query!(
                 r#"insert into cache_record (project, key, layer, content_key)
                    select $1, key, $4, $3
@@ -167,12 +173,14 @@ impl Store {
         Ok(builds.map(BuildId).collect())
     }
 
-    /// A slice is in the object store: for this build at once, for others from the cache.
+    /// A slice is in the object store, `objects` are its manifest and packs: for this build at once,
+    /// for others from the cache.
     pub async fn report_slice(
         &self,
         lease: Lease,
         stage_key: Digest,
         slice: &CachedSlice,
+        objects: &[ObjectRow],
     ) -> Result<Vec<BuildId>> {
         let mut transaction = self.begin().await?;
         let stage = sqlx::query!(
@@ -184,6 +192,10 @@ impl Store {
         .fetch_optional(&mut *transaction)
         .await?
         .ok_or(StoreError::StaleLease)?;
+        mark(&mut transaction, &stage.project, objects).await?;
+        let packs = objects.iter().filter(|object| object.key.kind == "pack");
+        let packs: Vec<Digest> = packs.map(|object| object.key.digest).collect();
+        add_parts(&mut transaction, &stage.project, &slice.manifest, &packs).await?;
         insert_slice(&mut transaction, lease.stage, slice).await?;
         let mut builds = vec![BuildId(stage.build_id)];
         builds.extend(share_slices(&mut transaction, lease.stage).await?);

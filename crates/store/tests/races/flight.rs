@@ -55,7 +55,8 @@ async fn the_same_stage_of_two_builds_runs_once_and_both_end_alike() {
     assert!(database.claim(follower, worker).await.is_none(), "an attached stage was claimed");
 
     let lease = database.claim(id, worker).await.unwrap();
-    let told = database.store.report_slice(lease, Digest::of(b"same"), &slice("/x")).await.unwrap();
+    let told =
+        database.store.report_slice(lease, Digest::of(b"same"), &slice("/x"), &[]).await.unwrap();
     assert_eq!(told, [one, two]);
     database.store.finish_stage(&succeeded(lease)).await.unwrap();
     assert_eq!(database.state(one).await, "succeeded");
@@ -159,7 +160,7 @@ async fn a_slice_that_the_leader_was_not_asked_for_is_made_afterwards() {
     assert_eq!(database.store.stage_job(id).await.unwrap().make_slices.len(), 1);
     let lease = database.claim(id, worker).await.unwrap();
     let three = database.plan(vec![third], Vec::new()).await;
-    database.store.report_slice(lease, Digest::of(b"same"), &slice("/y")).await.unwrap();
+    database.store.report_slice(lease, Digest::of(b"same"), &slice("/y"), &[]).await.unwrap();
     database.store.finish_stage(&succeeded(lease)).await.unwrap();
     assert_eq!(database.states(two).await, ["succeeded"]);
     assert_eq!(database.states(three).await, ["succeeded"]);
