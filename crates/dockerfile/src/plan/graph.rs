@@ -360,9 +360,9 @@ pub(crate) fn resolve_from(
             format!("cannot copy from stage {from:?}, it needs to be defined before current stage");
         return Err(Problem::new("stage-order", message).blaming(from));
     }
-    if by_index && let Ok(index) = from.parse::<usize>() {
-        if index < current {
-            return Ok(From::Stage(index));
+    if by_index && let Ok(index) = from.parse::<i64>() {
+        if let Some(stage) = usize::try_from(index).ok().filter(|stage| *stage < current) {
+            return Ok(From::Stage(stage));
         }
         let hint = format!("{current} stages stand before this one, counted from 0");
         let message = format!("invalid stage index {index}");
