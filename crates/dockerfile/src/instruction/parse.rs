@@ -58,7 +58,7 @@ fn build(
                 let message = "SHELL requires at least one argument";
                 return Err(Problem::new("missing-argument", message));
             }
-            _ => {
+            CommandForm::Shell(_) => {
                 let message = "SHELL requires the arguments to be in JSON form";
                 return Err(Problem::new("shell-form", message)
                     .with_hint("write it as SHELL [\"/bin/bash\", \"-c\"]"));
@@ -73,7 +73,7 @@ fn build(
 }
 
 fn from(flags: &mut Flags, rest: &str) -> Result<Instruction, Problem> {
-    let platform = flags.value("platform")?;
+    let platform = flags.value("platform")?.filter(|platform| !platform.is_empty());
     let words = words(rest);
     let (image, name) = match &words[..] {
         [image] => (image, None),

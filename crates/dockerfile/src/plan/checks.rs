@@ -118,7 +118,9 @@ impl Planner<'_> {
             if work.variables.args.iter().any(|(known, _)| known == name) {
                 continue;
             }
+            // The line itself may have defined it.
             let known = work.variables.visible.iter().map(|(known, _)| known.as_str());
+            let known = known.filter(|known| known != name);
             let mut message = format!("Usage of undefined variable '${name}'");
             if let Some(near) = nearest(name, known) {
                 message.push_str(&format!(" (did you mean ${near}?)"));

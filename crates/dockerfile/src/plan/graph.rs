@@ -303,6 +303,10 @@ fn platform(
         let message = format!("empty platform value from expression {flag}");
         return Err(Problem::new("bad-platform", message).blaming(flag));
     }
+    // The system alone: this is where the commands of the build run.
+    if text.eq_ignore_ascii_case(&options.build_platform.os) {
+        return Ok(options.build_platform.clone());
+    }
     let platform: Platform = text.parse().map_err(|error| {
         Problem::new("bad-platform", format!("failed to parse platform: {error}")).blaming(flag)
     })?;
