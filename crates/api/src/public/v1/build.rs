@@ -252,6 +252,9 @@ pub struct StageView {
     /// Why it waits, in words, while it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
+    /// Whether its steps have ended: what is running or attached then is the storing of its layers.
+    #[serde(default)]
+    pub is_done: bool,
     /// The stage with the same key that runs, or ran, in its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attached_to: Option<AttachedView>,
