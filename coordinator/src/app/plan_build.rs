@@ -183,6 +183,7 @@ impl App {
         let settings = Settings::of(&request, &parts, &plan, &uses);
         let mut stored = new_plan(&plan, &decided, &settings, exports)?;
         stored.context = targets::main_context(&parts);
+        stored.inputs = targets::manifests(&parts);
         stored.warnings = warnings;
         let BuildSource::Context(source) = &request.source;
         let dockerfile = &source.dockerfile.name;
@@ -414,7 +415,8 @@ impl App {
         let mut arrived = self.arrived(project, "pack", packs).await?;
         let key = ObjectKey { kind: "manifest", digest: *digest };
         arrived.push(ObjectRow { key, size_bytes: bytes.len() as u64 });
-        self.store.mark_present(project, &arrived).await?;
+        let packs: Vec<Digest> = manifest.packs.iter().map(|pack| pack.digest).collect();
+        self.store.mark_present(project, &arrived, Some((digest, &packs))).await?;
         Ok(manifest)
     }
 
@@ -426,9 +428,12 @@ impl App {
         kind: &'static str,
         parts: Vec<(Digest, u64)>,
     ) -> Result<Vec<ObjectRow>, PlanError> {
-        let keys: Vec<_> =
-            parts.iter().map(|(digest, _)| ObjectKey { kind, digest: *digest }).collect();
-        let present = self.store.present_objects(project, &keys).await?;
+        let row = |(digest, size_bytes): &(Digest, u64)| ObjectRow {
+            key: ObjectKey { kind, digest: *digest },
+            size_bytes: *size_bytes,
+        };
+        let rows: Vec<ObjectRow> = parts.iter().map(row).collect();
+        let present = self.store.present_objects(project, &rows).await?;
         let mut arrived = Vec::new();
         for (digest, size_bytes) in parts {
             if present.contains(&(kind.to_owned(), digest)) {

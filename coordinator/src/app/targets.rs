@@ -139,6 +139,13 @@ pub(super) fn main_context(parts: &[Part]) -> Option<Digest> {
     parts.iter().find_map(|part| manifest_of(&part.request))
 }
 
+/// The manifests of all contexts.
+pub(super) fn manifests(parts: &[Part]) -> Vec<Digest> {
+    let own = parts.iter().filter_map(|part| manifest_of(&part.request));
+    let all: BTreeSet<Digest> = own.chain(contexts(parts).into_values()).collect();
+    all.into_iter().collect()
+}
+
 /// Parses the Dockerfiles.
 pub(super) fn parse(parts: &[Part]) -> Result<Vec<Dockerfile>, PlanError> {
     let parse = |part: &Part| {

@@ -118,7 +118,10 @@ fn free_slots(worker: &Worker, held: &[HeldStage]) -> u32 {
 }
 
 async fn exchange(worker: &Worker, draining: bool) -> Result<SyncResponse, ClientError> {
-    worker.client.sync(&request(worker, draining)).await
+    let asked = Instant::now();
+    let response = worker.client.sync(&request(worker, draining)).await?;
+    worker.fence.renew(asked.into(), Duration::from_millis(response.lost_after_millis));
+    Ok(response)
 }
 
 fn apply(worker: &Arc<Worker>, response: SyncResponse) {
