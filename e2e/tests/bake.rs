@@ -70,6 +70,7 @@ fn targets_of_one_file_share_their_stages() {
     assert_eq!(told["app"]["containerimage.digest"], pushed.digest);
     assert!(told["tool"]["containerimage.config.digest"].is_string());
     differing_targets(&farm, &context);
+    other_forms(&farm, &context);
     // Alone it is the same work: nothing runs again.
     let plan = farm.slipway(["plan", "--target", "tool", context.to_str().unwrap()]).unwrap();
     assert!(plan.stdout.contains("nothing would run"), "{}{}", plan.stdout, plan.stderr);
@@ -135,6 +136,45 @@ fn differing_targets(farm: &Farm, context: &Path) {
     assert!(said.contains("Wants:2"), "{said}");
 }
 
+/// HCL with a matrix, a function and variables over a compose file.
+fn other_forms(farm: &Farm, context: &Path) {
+    let text = "FROM scratch AS made\nARG WHO\nARG VERSION\nCOPY a.txt /$WHO-$VERSION\n";
+    write(context, "Small", text);
+    let out = farm.directory().join("forms");
+    let compose = format!(
+        "services:\n  web.app:\n    build:\n      context: {}\n      dockerfile: Small\n      \
+         args: {{WHO: web, VERSION: '${{VERSION:-0}}'}}\n",
+        context.display()
+    );
+    let bake_file = format!(
+        "variable \"VERSION\" {{ default = 1 }}\n\
+         function \"to\" {{\n  params = [name]\n  result = [\"type=local,dest={}/${{name}}\"]\n}}\n\
+         target \"web_app\" {{ output = to(\"web\") }}\n\
+         target \"tool\" {{\n  name = \"tool-${{who}}\"\n  inherits = [\"web_app\"]\n  \
+         matrix = {{ who = [\"x\", \"y\"] }}\n  args = {{ WHO = who, VERSION = VERSION + 1 }}\n  \
+         output = to(who)\n}}\n\
+         group \"default\" {{ targets = [\"web_app\", \"tool\"] }}\n",
+        out.display()
+    );
+    write(farm.directory(), "compose.yaml", &compose);
+    write(farm.directory(), "docker-bake.hcl", &bake_file);
+    let [compose, hcl] = ["compose.yaml", "docker-bake.hcl"]
+        .map(|name| farm.directory().join(name).display().to_string());
+    let arguments =
+        ["bake", "--progress", "plain", "-f", &compose, "-f", &hcl, "--var", "VERSION=7"];
+    let ran = farm.slipway(arguments).unwrap();
+    assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
+    for (name, file) in [("web", "web-7"), ("x", "x-8"), ("y", "y-8")] {
+        assert_eq!(read(&out.join(name), file), "a\n");
+    }
+    let printed = farm.slipway(arguments.iter().chain(&["--print", "tool"])).unwrap();
+    let again = farm.directory().join("printed.json");
+    std::fs::write(&again, &printed.stdout).unwrap();
+    let same = farm.slipway(["bake", "--print", "-f", again.to_str().unwrap()]).unwrap();
+    assert_eq!(same.stdout, printed.stdout);
+    assert!(same.stdout.contains("tool-y"), "{}{}", same.stdout, same.stderr);
+}
+
 #[test]
 fn a_target_starts_from_what_another_one_makes() {
     let farm = Farm::start(FarmOptions { workers: 2, ..FarmOptions::default() }).unwrap();
@@ -168,7 +208,7 @@ fn a_target_starts_from_what_another_one_makes() {
         }})
     };
     let inline = "FROM scratch\nCOPY f /\n";
-    let (code, said) = bake(&farm, &file(inline), &["default", "inline"]);
+    let (code, said) = bake(&farm, &file(inline), &["default", "base", "inline"]);
     assert_eq!(code, 0, "{said}");
     let id = read(&out("base"), "id");
     let user = out("user");
@@ -198,6 +238,8 @@ fn a_target_starts_from_what_another_one_makes() {
     let (code, said) = bake(&farm, &file(inline), &[]);
     assert_eq!(code, 0, "{said}");
     assert_eq!(read(&user, "mounted"), "changed\n");
+    // Nothing was made of the target that was not asked for.
+    assert_eq!(read(&out("base"), "base"), "of base\n");
     // Several targets are planned and refused like one.
     let (code, said) = bake(&farm, &file(inline), &["--set", "*.platform=linux/arm64", "--print"]);
     assert!(code == 0 && said.contains("\"linux/arm64\""), "{said}");
