@@ -1,5 +1,7 @@
 //! The parts of a farm, each of which can die, hang and come back.
 
+use std::path::PathBuf;
+
 use anyhow::Context as _;
 use rustix::process::Signal;
 use testkit::{Balancer, FaultProxy, Service};
@@ -123,6 +125,19 @@ impl Farm {
     /// The proxy before the registry: `FarmOptions::faults`.
     pub fn registry_faults(&self) -> anyhow::Result<&FaultProxy> {
         self.registry_faults.as_ref().context("the farm has no faults")
+    }
+
+    /// Copies what all parts have said to where it stays, and gives that directory.
+    pub fn keep(&self) -> PathBuf {
+        let kept = std::env::temp_dir().join(format!("slipway-chaos-{}", std::process::id()));
+        let _ = std::fs::create_dir_all(&kept);
+        for entry in std::fs::read_dir(self.directory()).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.extension().is_some_and(|extension| extension == "log" || extension == "said") {
+                let _ = std::fs::copy(&path, kept.join(entry.file_name()));
+            }
+        }
+        kept
     }
 
     /// What a part has said so far.

@@ -10,7 +10,7 @@ use crate::{all_is_well, attempts, busy_worker, options, wait_for};
 #[test]
 fn a_killed_worker_costs_what_it_ran_and_nothing_that_had_ended() {
     let mut farm = Farm::start(options()).unwrap();
-    let mut build = farm.launch(Shape::Chain, "killed", 2.0).unwrap();
+    let mut build = farm.launch(Shape::Chain, "killed", 3.0).unwrap();
     build.wait_for("begin-two").unwrap();
     let name = wait_for(
         &farm,
@@ -30,7 +30,7 @@ fn a_killed_worker_costs_what_it_ran_and_nothing_that_had_ended() {
 #[test]
 fn a_worker_that_hangs_is_replaced_and_says_nothing_afterwards() {
     let mut farm = Farm::start(options()).unwrap();
-    let mut build = farm.launch(Shape::Pushed, "hangs", 1.0).unwrap();
+    let mut build = farm.launch(Shape::Pushed, "hangs", 6.0).unwrap();
     let worker = Piece::Worker(busy_worker(&farm, &mut build));
     farm.pause(worker).unwrap();
     wait_for(&farm, "select 1 from stage where epoch = 2");
@@ -56,7 +56,7 @@ fn a_short_cut_of_the_network_keeps_the_stage_running() {
 #[test]
 fn a_worker_that_was_cut_off_for_long_drops_its_stage_and_publishes_nothing() {
     let farm = Farm::start(options()).unwrap();
-    let mut build = farm.launch(Shape::Pushed, "long-cut", 2.0).unwrap();
+    let mut build = farm.launch(Shape::Pushed, "long-cut", 6.0).unwrap();
     let number = busy_worker(&farm, &mut build);
     farm.cable(number).unwrap().cut();
     let ended = build.finish(crate::LIMIT).unwrap();
