@@ -61,12 +61,12 @@ impl Farm {
 
     /// Stops a part as SIGSTOP does: its sockets stay open, and nobody answers.
     pub fn pause(&mut self, piece: Piece) -> anyhow::Result<()> {
-        self.send(piece, Signal::STOP)
+        self.send_all(piece, Signal::STOP)
     }
 
     /// Lets a part go on that was paused.
     pub fn resume(&mut self, piece: Piece) -> anyhow::Result<()> {
-        self.send(piece, Signal::CONT)
+        self.send_all(piece, Signal::CONT)
     }
 
     /// Asks a part to stop in order, and does not wait for it.
@@ -94,6 +94,17 @@ impl Farm {
             Piece::Coordinator(_) | Piece::Worker(_) | Piece::S3 => {
                 Ok(self.slot(piece)?.as_ref().context("it is gone already")?.signal(signal)?)
             }
+        }
+    }
+
+    /// A worker is several processes, and the commands that it runs.
+    fn send_all(&mut self, piece: Piece, signal: Signal) -> anyhow::Result<()> {
+        match piece {
+            Piece::Worker(_) => {
+                let worker = self.slot(piece)?.as_ref().context("it is gone already")?;
+                Ok(worker.signal_tree(signal)?)
+            }
+            _ => self.send(piece, signal),
         }
     }
 
