@@ -64,6 +64,16 @@ impl Lab {
         self.directory.path()
     }
 
+    /// Waits until Slipway has stored what it made.
+    pub(crate) fn settle(&self) -> anyhow::Result<()> {
+        let open = "select count(*) from stage
+                    where state not in ('succeeded', 'failed', 'cancelled', 'cached', 'skipped')";
+        while self.farm.query(open)?.trim() != "0" {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
     /// Builds a context, and pushes the image where that is asked for.
     pub(crate) fn build(
         &self,

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use common::ProjectName;
 
 /// Builds Dockerfiles on a farm.
 #[derive(Debug, Parser)]
@@ -75,6 +76,16 @@ pub(crate) enum Command {
         #[arg(long, value_enum, default_value_t = Progress::Auto)]
         progress: Progress,
     },
+    /// Delete what a build has made, for good: later builds run anew. What others need stays.
+    Purge {
+        /// Its id, the beginning of it, or `last`.
+        build: String,
+    },
+    /// List the projects and what they take, or change their settings.
+    Projects {
+        #[command(subcommand)]
+        command: Option<ProjectsCommand>,
+    },
     /// Say why the steps of a build ran: what had changed since the build before.
     Why {
         /// Its id, the beginning of it, or `last`.
@@ -88,6 +99,35 @@ pub(crate) enum Command {
     Builds,
     /// List the workers.
     Workers,
+}
+
+/// What to do with projects.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProjectsCommand {
+    /// Change what is given; the rest stays.
+    Set(ProjectSet),
+}
+
+/// `slipway projects set`.
+#[derive(Debug, Args)]
+pub(crate) struct ProjectSet {
+    /// The project.
+    pub(crate) name: ProjectName,
+    /// Its part of the workers against the parts of the others; usual is 100.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) weight: Option<u32>,
+    /// Most bytes in the object store; 0 is no limit.
+    #[arg(long)]
+    pub(crate) cache_bytes: Option<u64>,
+    /// Days that what is cached is kept after its last use.
+    #[arg(long)]
+    pub(crate) cache_days: Option<u32>,
+    /// Days that logs are kept.
+    #[arg(long)]
+    pub(crate) log_days: Option<u32>,
+    /// Days that builds are kept.
+    #[arg(long)]
+    pub(crate) build_days: Option<u32>,
 }
 
 /// `slipway up`.
@@ -105,7 +145,7 @@ pub(crate) struct Up {
     /// Where the coordinator listens; the registry and the object store use the same interface.
     #[arg(long, default_value = "127.0.0.1:7878")]
     pub(crate) listen: SocketAddr,
-    /// A file with sections [runtime], [fetch], [registries.…] and [log].
+    /// A file with sections [runtime], [fetch], [retention], [registries.…] and [log].
     #[arg(long)]
     pub(crate) config: Option<PathBuf>,
 }

@@ -9,8 +9,9 @@ use logbus::Bus;
 use service::lifecycle::Lifecycle;
 use store::{SchemaState, Store};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
-use crate::app::App;
+use crate::app::{App, Keeping};
 use crate::auth::KeyRing;
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -103,6 +104,7 @@ impl Server {
         }
         let lost_after = Duration::from_secs(config.server.worker_lost_after_secs);
         let metrics = Metrics::new()?;
+        let retention = Keeping::from(&config.retention);
         let fetcher = fetch::Fetcher::new(config.fetch)?;
         let app = Arc::new(App {
             store,
@@ -114,6 +116,8 @@ impl Server {
             vault,
             metrics,
             lost_after,
+            retention,
+            weights: watch::Sender::default(),
         });
         Ok(Self { app, listener, address })
     }
@@ -135,6 +139,8 @@ impl Server {
         }
         let reconcile = reconcile::run(Arc::clone(&self.app), lifecycle.soft().clone());
         lifecycle.spawn_essential("reconcile", reconcile);
+        let keep = reconcile::keep(Arc::clone(&self.app), lifecycle.soft().clone());
+        lifecycle.spawn_essential("retention", keep);
         let serve = http::serve(self.app, self.listener, lifecycle.soft().clone());
         lifecycle.spawn_essential("http", serve);
     }

@@ -21,6 +21,7 @@ pub(crate) struct Metrics {
     pub(crate) attached_total: IntCounter,
     pub(crate) content_hits_total: IntCounter,
     pub(crate) log_bytes_total: IntCounter,
+    pub(crate) removed_total: IntCounterVec,
     pub(crate) requests_seconds: HistogramVec,
 }
 
@@ -76,6 +77,11 @@ impl Metrics {
             attached_total: counter(
                 "slipway_stages_attached_total",
                 "Stages that share the run of another one.",
+            )?,
+            removed_total: counters(
+                "slipway_removed_total",
+                "Cache records, objects and builds that were removed.",
+                "what",
             )?,
             log_bytes_total: counter("slipway_log_bytes_total", "Bytes of log lines received.")?,
             requests_seconds,

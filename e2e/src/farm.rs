@@ -341,6 +341,30 @@ impl Farm {
         Ok(())
     }
 
+    /// Adds to the coordinator's configuration, and starts it anew.
+    pub fn configure_coordinator(&mut self, text: &str) -> anyhow::Result<()> {
+        let path = self.directory.path().join("coordinator.toml");
+        let old = std::fs::read_to_string(&path)?;
+        std::fs::write(&path, format!("{old}\n{text}"))?;
+        self.kill_coordinator()?;
+        self.restart_coordinator()?;
+        wait_for("the coordinator", Duration::from_secs(30), || {
+            self.slipway(["workers"]).ok().filter(|ran| ran.code == 0).map(drop)
+        })?;
+        Ok(())
+    }
+
+    /// A token for a scope.
+    pub fn make_token(&self, scope: &str) -> anyhow::Result<String> {
+        let config = self.directory.path().join("coordinator.toml");
+        Ok(run_coordinator(&config, &["token", "--scope", scope])?.trim().to_owned())
+    }
+
+    /// Where the object store keeps what it has.
+    pub fn object_directory(&self) -> PathBuf {
+        self.directory.path().join("s3")
+    }
+
     /// Where the workers' cgroups are, or would be: see the worker's module `runtime::cgroup`.
     fn cgroups(&self) -> Vec<PathBuf> {
         let hierarchies = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();

@@ -69,6 +69,7 @@ fn targets_of_one_file_share_their_stages() {
     assert_eq!(told["app"]["image.name"], image);
     assert_eq!(told["app"]["containerimage.digest"], pushed.digest);
     assert!(told["tool"]["containerimage.config.digest"].is_string());
+    differing_targets(&farm, &context);
     // Alone it is the same work: nothing runs again.
     let plan = farm.slipway(["plan", "--target", "tool", context.to_str().unwrap()]).unwrap();
     assert!(plan.stdout.contains("nothing would run"), "{}{}", plan.stdout, plan.stderr);
@@ -80,6 +81,58 @@ fn targets_of_one_file_share_their_stages() {
     let (code, said) = bake(&farm, &wrong, &["default", "other"]);
     assert!(code != 0 && said.contains("did you mean tool"), "{said}");
     assert_eq!(farm.stop_and_list_leftovers().unwrap(), Vec::<String>::new());
+}
+
+/// Targets of one build differ in networks, limits, cache and labels, and share what does not.
+fn differing_targets(farm: &Farm, context: &Path) {
+    let text = "FROM alpine AS base\nRUN --network=none cat /proc/sys/kernel/random/uuid > /id\n\
+         FROM base AS app\nRUN ls /sys/class/net | wc -l > /links\nRUN ulimit -n > /files\n\
+         FROM base AS other\nRUN --network=none cat /proc/sys/kernel/random/uuid > /mine\n";
+    write(context, "Differ", text);
+    let out = |name: &str| farm.directory().join("differ").join(name);
+    let to = |name: &str| format!("type=local,dest={}", out(name).display());
+    let target = |name: &str, stage: &str, more: Value| {
+        let output = [to(name)];
+        let mut target =
+            json!({"context": context, "dockerfile": "Differ", "target": stage, "output": output});
+        target.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        target
+    };
+    let file = json!({
+        "group": {"default": {"targets": ["named", "plain", "alone", "small", "fresh", "kept"]}},
+        "target": {
+            "named": target("named", "base", json!({"labels": {"who": "named"}})),
+            "plain": target("plain", "app", json!({})),
+            "alone": target("alone", "app", json!({"network": "none"})),
+            "small": target("small", "app", json!({"ulimits": ["nofile=77:77"]})),
+            "fresh": target("fresh", "other", json!({"no-cache-filter": ["other"]})),
+            "kept": target("kept", "app", json!({"no-cache-filter": ["other"]})),
+        },
+    });
+    let shared = || {
+        let ids = ["named", "plain", "alone", "fresh", "kept"].map(|name| read(&out(name), "id"));
+        assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+        ids[0].clone()
+    };
+    let (code, said) = bake(farm, &file, &[]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(read(&out("small"), "files"), "77\n");
+    assert_ne!(read(&out("plain"), "files"), "77\n");
+    assert_ne!(read(&out("plain"), "links"), read(&out("alone"), "links"));
+    let before = (shared(), read(&out("fresh"), "mine"));
+    let (code, said) = bake(farm, &file, &[]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(shared(), before.0);
+    assert_ne!(read(&out("fresh"), "mine"), before.1);
+    // What concerns the whole plan is told with target, file and line.
+    write(context, "Wants", "FROM alpine\nRUN --mount=type=secret,id=gone,required true\n");
+    let file = json!({"target": {
+        "default": {"context": context, "dockerfile": "Differ", "target": "app"},
+        "wants": {"context": context, "dockerfile": "Wants"},
+    }});
+    let (code, said) = bake(farm, &file, &["default", "wants"]);
+    assert!(code != 0 && said.contains("target wants: secret gone: not found"), "{said}");
+    assert!(said.contains("Wants:2"), "{said}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use api::public::v1::{BuildRequest, OutputRequest, TargetRequest};
+use api::public::v1::{BuildRequest, CommandOptions, OutputRequest, TargetRequest};
 use clap::Parser as _;
 use client::public::Client;
 use serde_json::{Map, Value, json};
@@ -203,6 +203,9 @@ async fn request(
             labels: one.labels.clone(),
             platforms: one.platforms.clone(),
             contexts: one.contexts.clone(),
+            commands: Some(one.commands.clone()),
+            no_cache: one.no_cache,
+            no_cache_stages: one.no_cache_stages.clone(),
             outputs: one.outputs.clone(),
         });
         made = Some(match made {
@@ -222,31 +225,24 @@ fn bare(request: BuildRequest) -> BuildRequest {
         labels: BTreeMap::new(),
         platforms: Vec::new(),
         contexts: BTreeMap::new(),
+        commands: CommandOptions::default(),
+        no_cache: false,
+        no_cache_stages: Vec::new(),
         outputs: Vec::new(),
         ..request
     }
 }
 
-/// What all targets have in common: a build has one set of secrets, agents and surroundings.
+/// What all targets have in common: a build has one set of secrets and agents.
 fn joined(all: BuildRequest, one: BuildRequest, name: &str) -> Result<BuildRequest, CliError> {
-    let differs = |what: &str| {
-        CliError::usage(format!("target {name}: other targets have {what}: build it by itself"))
-    };
     let mut secrets = all.secrets.clone();
     for (id, secret) in one.secrets {
         if secrets.get(&id).is_some_and(|known| *known != secret) {
-            return Err(differs(&format!("another secret {id}")));
+            return Err(CliError::usage(format!(
+                "target {name}: other targets have another secret {id}: build it by itself"
+            )));
         }
         secrets.insert(id, secret);
-    }
-    if all.commands != one.commands {
-        return Err(differs("another network, other hosts or limits"));
-    }
-    if all.no_cache != one.no_cache {
-        return Err(differs("another no-cache"));
-    }
-    if all.no_cache_stages != one.no_cache_stages {
-        return Err(differs("another no-cache-filter"));
     }
     let agents = all.agents.union(&one.agents).cloned().collect();
     let pull = all.pull || one.pull;

@@ -16,6 +16,8 @@ mod options;
 mod outputs;
 mod plan;
 mod prepare;
+mod projects;
+mod purge;
 mod request;
 mod retry;
 mod run;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use client::public::Client;
 
-use super::{bake, build, builds, cancel, logs, plan, retry, show, why, workers};
+use super::{bake, build, builds, cancel, logs, plan, projects, purge, retry, show, why, workers};
 use crate::args::{Arguments, Command, Server};
 use crate::exit::CliError;
 use crate::up::{self, Place};
@@ -37,6 +37,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, CliError> {
         }
         Command::Cancel { build } => cancel::run(&connect(&server), &build).await,
         Command::Retry { build, progress } => retry::run(&connect(&server), &build, progress).await,
+        Command::Purge { build } => purge::run(&connect(&server), &build).await,
+        Command::Projects { command } => projects::run(&connect(&server), command.as_ref()).await,
         Command::Builds => builds::run(&connect(&server)).await,
         Command::Workers => workers::run(&connect(&server)).await,
     }

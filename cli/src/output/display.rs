@@ -225,6 +225,15 @@ fn print_json(kind: &str, value: &impl serde::Serialize) {
 /// What plain progress says of a stage as a whole.
 fn stage_text(stage: &StageView) -> Option<String> {
     let worker = stage.worker.as_deref().unwrap_or("-");
+    if let Some(leader) = stage.attached_to {
+        let build = leader.build;
+        return match stage.state {
+            StageState::Attached => Some(format!("RUNS on {worker} for build {build}, too")),
+            StageState::Succeeded => Some(format!("DONE on {worker} for build {build}, too")),
+            StageState::Failed => Some(format!("FAILED on {worker} for build {build}, too")),
+            _ => None,
+        };
+    }
     match stage.state {
         StageState::Running => Some(format!("RUNS on {worker}")),
         StageState::Parked => stage.waiting_for.clone(),

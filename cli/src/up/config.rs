@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use blobstore::objects::S3Config;
-use coordinator::config::{AuthConfig, DatabaseConfig, SecretsConfig, ServerConfig};
+use coordinator::config::{
+    AuthConfig, DatabaseConfig, RetentionConfig, SecretsConfig, ServerConfig,
+};
 use fetch::FetchConfig;
 use registry::RegistryConfig;
 use serde::{Deserialize, Serialize};
@@ -17,7 +19,7 @@ use super::keys::Keys;
 use crate::exit::CliError;
 
 /// Sections that variables can name.
-const SECTIONS: [&str; 3] = ["runtime", "fetch", "log"];
+const SECTIONS: [&str; 4] = ["runtime", "fetch", "retention", "log"];
 
 /// The file of `--config`: what a farm on one machine leaves to decide.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -31,6 +33,8 @@ pub(super) struct UpConfig {
     pub(super) docker_config: Option<PathBuf>,
     /// What ADD fetches.
     pub(super) fetch: FetchConfig,
+    /// What is kept, and how long.
+    pub(super) retention: RetentionConfig,
     /// Logs on the terminal.
     pub(super) log: Option<LogConfig>,
 }
@@ -72,6 +76,7 @@ impl UpConfig {
             auth: AuthConfig { key: keys.auth.clone(), old_keys: Vec::new() },
             secrets: Some(SecretsConfig { key: keys.secrets.clone(), old_keys: Vec::new() }),
             fetch: self.fetch,
+            retention: self.retention.clone(),
             registries: self.registries.clone(),
             log: self.terminal_log(),
         }

@@ -123,7 +123,7 @@ impl App {
         }
         let blobs = image.layers.iter().map(|layer| (layer.blob, layer.size_bytes)).collect();
         let arrived = self.arrived(project, "blob", blobs).await?;
-        self.store.mark_present(project, &arrived).await?;
+        self.store.mark_present(project, &arrived, None).await?;
         Ok(())
     }
 }

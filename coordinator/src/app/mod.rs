@@ -16,6 +16,8 @@ mod outputs;
 mod place;
 pub(crate) mod plan_build;
 mod presign_objects;
+mod projects;
+mod purge_build;
 mod read_log;
 mod reasons;
 mod refresh;
@@ -31,5 +33,5 @@ mod targets;
 mod view_build;
 
 pub(crate) use read_log::{Cursor, LogEvent};
-pub(crate) use state::{App, AppError};
+pub(crate) use state::{App, AppError, Keeping};
 pub(crate) use sync_worker::{needs, offer};

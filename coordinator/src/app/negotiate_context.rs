@@ -1,17 +1,13 @@
 //! Which parts of a context are missing.
 
-use std::time::Duration;
-
 use api::Problem;
 use api::public::v1::{ContextNegotiation, ContextUpload, PackOffer, UploadTarget};
 use blobstore::names;
-use store::ObjectKey;
+use store::{ObjectKey, ObjectRow};
 
 use super::layouts::MAX_BLOB_BYTES;
 use super::{App, AppError};
 
-/// How long a client may take to send one object.
-const UPLOAD_TIME: Duration = Duration::from_hours(1);
 /// Most packs of one context.
 const MAX_PACKS: usize = 20_000;
 /// Longest pack in bytes.
@@ -47,9 +43,12 @@ impl App {
             .chain(upload.manifest.iter().map(|manifest| ("manifest", manifest)))
             .chain(upload.blobs.iter().map(|blob| ("blob", blob)))
             .collect();
-        let keys: Vec<ObjectKey> =
-            offers.iter().map(|(kind, offer)| ObjectKey { kind, digest: offer.digest }).collect();
-        let present = self.store.present_objects(&upload.project, &keys).await?;
+        let row = |(kind, offer): &(&'static str, &PackOffer)| ObjectRow {
+            key: ObjectKey { kind, digest: offer.digest },
+            size_bytes: offer.size_bytes,
+        };
+        let rows: Vec<ObjectRow> = offers.iter().map(row).collect();
+        let present = self.store.present_objects(&upload.project, &rows).await?;
         let mut missing = Vec::new();
         for (kind, offer) in offers {
             if present.contains(&(kind.to_owned(), offer.digest)) {
@@ -60,7 +59,8 @@ impl App {
                 "blob" => names::blob(&upload.project, &offer.digest),
                 _ => names::manifest(&upload.project, &offer.digest),
             };
-            let put = self.objects.presign_put(&name, offer.size_bytes, UPLOAD_TIME).await?;
+            let put =
+                self.objects.presign_put(&name, offer.size_bytes, self.retention.addresses).await?;
             missing.push(UploadTarget { digest: offer.digest, url: put.url, headers: put.headers });
         }
         Ok(ContextNegotiation { missing })

@@ -62,7 +62,14 @@ pub(super) fn new_plan(
         stages.push(export);
     }
     let first_keys = first_keys(plan, decided, settings);
-    Ok(NewPlan { context: None, stages, edges, warnings: Vec::new(), first_keys })
+    Ok(NewPlan {
+        context: None,
+        inputs: Vec::new(),
+        stages,
+        edges,
+        warnings: Vec::new(),
+        first_keys,
+    })
 }
 
 fn new_export(

@@ -1,19 +1,17 @@
 //! Addresses for workers, which hold no keys of the object store.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
 
 use api::Problem;
 use api::worker::v1::{GetUrl, ObjectKind, ObjectName, ObjectsRequest, ObjectsResponse, PutUrl};
 use blobstore::names;
 use common::ProjectName;
-use store::ObjectKey;
+use store::{ObjectKey, ObjectRow};
 
 use super::{App, AppError};
 
 /// Most names of one request.
 const MAX_NAMES: usize = 1000;
-/// How long an address is good.
-const VALID: Duration = Duration::from_hours(1);
 
 /// Name of a kind in the database.
 pub(super) fn kind_name(kind: ObjectKind) -> &'static str {
@@ -45,17 +43,22 @@ impl App {
             return Err(Problem::new(413, "too-many-objects", detail).into());
         }
         let (project, _) = self.store.lease_scope(request.lease).await?;
+        let valid = self.retention.addresses;
         let mut get = Vec::new();
         for object in &request.get {
-            let signed = self.objects.presign_get(&object_name(&project, object), VALID).await?;
+            let signed = self.objects.presign_get(&object_name(&project, object), valid).await?;
             get.push(GetUrl { digest: object.digest, url: signed.url });
         }
-        let keys: Vec<ObjectKey> = request
-            .put
-            .iter()
-            .map(|object| ObjectKey { kind: kind_name(object.kind), digest: object.digest })
-            .collect();
-        let present = self.store.present_objects(&project, &keys).await?;
+        let row = |object: &ObjectName| ObjectRow {
+            key: ObjectKey { kind: kind_name(object.kind), digest: object.digest },
+            size_bytes: object.size_bytes,
+        };
+        let rows: Vec<ObjectRow> = request.put.iter().map(row).collect();
+        let present = if rows.is_empty() {
+            BTreeSet::new()
+        } else {
+            self.store.present_objects(&project, &rows).await?
+        };
         let mut put = Vec::new();
         for object in &request.put {
             let digest = object.digest;
@@ -64,7 +67,7 @@ impl App {
                 continue;
             }
             let name = object_name(&project, object);
-            let signed = self.objects.presign_put(&name, object.size_bytes, VALID).await?;
+            let signed = self.objects.presign_put(&name, object.size_bytes, valid).await?;
             put.push(PutUrl { digest, url: Some(signed.url), headers: signed.headers });
         }
         Ok(ObjectsResponse { get, put })

@@ -8,7 +8,6 @@ use api::worker::v1::{
     DoneReport, LogChunk, ResultReport, SliceReport, SliceUse, StageOutcome, StepReport, StepState,
 };
 use blobstore::names;
-use common::image::LayerOrigin;
 use common::{BuildId, FailureClass, Lease, ProjectName};
 use logbus::Message;
 use store::{
@@ -22,6 +21,9 @@ use super::{App, AppError};
 /// Longest text of one chunk in bytes.
 const MAX_CHUNK_BYTES: usize = 512 << 10;
 
+/// Most packs of one slice.
+const MAX_PACKS: usize = 20_000;
+
 /// When a worker is left alone, and for how long.
 const QUARANTINE: QuarantineRule = QuarantineRule { failures: 3, secs: 300.0 };
 
@@ -34,14 +36,6 @@ impl App {
             StepState::Failed => "failed",
         };
         let layer = report.layer.as_ref().filter(|_| report.state == StepState::Stored);
-        if let Some(layer) = layer
-            && layer.origin == LayerOrigin::Farm
-        {
-            let (project, _) = self.store.lease_scope(report.lease).await?;
-            let key = ObjectKey { kind: "blob", digest: layer.blob };
-            let row = ObjectRow { key, size_bytes: layer.size_bytes };
-            self.store.mark_present(&project, &[row]).await?;
-        }
         let timing = serde_json::to_value(report.timing)?;
         let reported =
             self.store.report_step(report.lease, report.number, state, &timing, layer).await;
@@ -51,11 +45,19 @@ impl App {
 
     /// A slice is stored.
     pub(crate) async fn report_slice(&self, report: &SliceReport) -> Result<(), AppError> {
-        let (project, plan) = self.store.stage_plan(report.lease.stage).await?;
+        if report.packs.len() > MAX_PACKS
+            || (report.packs.is_empty() && report.stored_bytes > report.manifest_bytes)
+        {
+            // Packs that nobody knows of would not be kept.
+            let detail = format!("a slice names its packs, {MAX_PACKS} at most");
+            return Err(Problem::new(400, "bad-slice", detail).into());
+        }
+        let (_, plan) = self.store.stage_plan(report.lease.stage).await?;
         let document: StageDocument = serde_json::from_value(plan)?;
-        let key = ObjectKey { kind: "manifest", digest: report.manifest };
-        let row = ObjectRow { key, size_bytes: report.manifest_bytes };
-        self.store.mark_present(&project, &[row]).await?;
+        let row =
+            |kind, digest, size_bytes| ObjectRow { key: ObjectKey { kind, digest }, size_bytes };
+        let mut objects = vec![row("manifest", report.manifest, report.manifest_bytes)];
+        objects.extend(report.packs.iter().map(|pack| row("pack", pack.digest, pack.size_bytes)));
         let slice = CachedSlice {
             selector: report.selector.clone(),
             manifest: report.manifest,
@@ -65,7 +67,8 @@ impl App {
             stored_bytes: report.stored_bytes,
             content: report.content,
         };
-        let reported = self.store.report_slice(report.lease, document.stage.key, &slice).await;
+        let reported =
+            self.store.report_slice(report.lease, document.stage.key, &slice, &objects).await;
         let builds = self.count_stale("slice", reported)?;
         self.bus.send(Message::Workers);
         self.tell(&builds);
@@ -76,6 +79,7 @@ impl App {
     pub(crate) async fn report_done(&self, report: &DoneReport) -> Result<(), AppError> {
         let spent = spent(&report.timing, &report.slices_read, report.uploaded_bytes)?;
         let done = self.store.stage_done(report.lease, &spent).await;
+        self.bus.send(Message::Workers);
         self.tell(&self.count_stale("done", done)?);
         Ok(())
     }
@@ -185,6 +189,10 @@ impl App {
         }
         self.objects.put(&object, text).await?;
         let added = self.store.add_log_chunk(lease, number, &object, lines, bytes).await;
+        if matches!(added, Err(StoreError::StaleLease)) {
+            // Its build was purged just now: nobody would ever find it.
+            self.objects.delete(&object).await?;
+        }
         if self.count_stale("log", added)? {
             self.metrics.log_bytes_total.inc_by(bytes as u64);
         }

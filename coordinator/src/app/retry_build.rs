@@ -28,6 +28,10 @@ impl App {
                 "still-ending",
                 "workers have not let go of the build's stages yet: ask again in a moment",
             ),
+            Retried::Gone => refuse(
+                "gone",
+                "what the build has made, or its context, is not kept any more: build again",
+            ),
             Retried::NeedsClient => refuse(
                 "needs-client",
                 "the build came with secrets or SSH agents, which are not kept: build again",

@@ -3,5 +3,6 @@
 mod sections;
 
 pub use sections::{
-    AuthConfig, Config, DatabaseConfig, RedisConfig, SECTIONS, SecretsConfig, ServerConfig,
+    AuthConfig, Config, DatabaseConfig, RedisConfig, RetentionConfig, SECTIONS, SecretsConfig,
+    ServerConfig,
 };

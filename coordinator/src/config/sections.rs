@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use service::telemetry::LogConfig;
 
 /// Sections that variables can name.
-pub const SECTIONS: [&str; 8] =
-    ["server", "database", "redis", "s3", "auth", "secrets", "fetch", "log"];
+pub const SECTIONS: [&str; 9] =
+    ["server", "database", "redis", "s3", "auth", "secrets", "fetch", "retention", "log"];
 
 /// The whole configuration.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -36,6 +36,9 @@ pub struct Config {
     /// What ADD fetches: the coordinator asks whether it has changed.
     #[serde(default)]
     pub fetch: FetchConfig,
+    /// What is kept, and how long.
+    #[serde(default)]
+    pub retention: RetentionConfig,
     /// Registries.
     #[serde(default)]
     pub registries: BTreeMap<String, RegistryConfig>,
@@ -87,6 +90,48 @@ fn default_connections() -> u32 {
 pub struct RedisConfig {
     /// `redis://…`.
     pub url: String,
+}
+
+/// Section `[retention]`: what is kept, and how long. docs/retention.md says what each means.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetentionConfig {
+    /// Cached layers and slices after their last use.
+    pub cache_secs: u64,
+    /// Bytes of a project in the object store; 0 is no limit.
+    pub cache_bytes: u64,
+    /// Files of contexts, and whatever else nothing refers to, after their last use.
+    pub unused_secs: u64,
+    /// Archives that clients asked for, after they were made.
+    pub exports_secs: u64,
+    /// Logs after the end of their build.
+    pub logs_secs: u64,
+    /// Builds after their end.
+    pub builds_secs: u64,
+    /// Pause between striking an object out and deleting its bytes.
+    pub grace_secs: u64,
+    /// How long an address is good that a client or worker sends or fetches an object by. Nothing is
+    /// deleted that was used within twice this time.
+    pub address_secs: u64,
+    /// Time between rounds.
+    pub interval_secs: u64,
+}
+
+impl Default for RetentionConfig {
+    fn default() -> Self {
+        const DAY: u64 = 24 * 3600;
+        Self {
+            cache_secs: 14 * DAY,
+            cache_bytes: 0,
+            unused_secs: 7 * DAY,
+            exports_secs: DAY,
+            logs_secs: 30 * DAY,
+            builds_secs: 90 * DAY,
+            grace_secs: 3600,
+            address_secs: 3600,
+            interval_secs: 30,
+        }
+    }
 }
 
 /// Section `[auth]`.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use api::Problem;
 use api::public::v1::{
     AgentMessages, AgentPoll, AgentReply, BuildPage, BuildRequest, BuildView, CheckView,
-    ContextNegotiation, ContextUpload, PlanView, StageView, WhyView, WorkerView,
+    ContextNegotiation, ContextUpload, PlanView, ProjectSettings, ProjectView, PurgeView,
+    StageView, WhyView, WorkerView,
 };
 use axum::Json;
 use axum::extract::{Path, Query, State};
@@ -185,6 +186,50 @@ pub(super) async fn retry_build(
     let id = writable(&app, &caller, &id).await?;
     app.retry_build(id, &caller.0.subject).await?;
     Ok(Json(app.view_build(id).await?))
+}
+
+/// Makes the cache forget what a build has made, and deletes its bytes for good; those that others
+/// need stay. Purging twice does no harm.
+#[utoipa::path(post, path = "/v1/builds/{id}/purge", params(("id" = String, Path)),
+    responses((status = 200, body = PurgeView),
+              (status = 409, description = "The build has not ended.")),
+    security(("token" = ["builds:write"])))]
+pub(super) async fn purge_build(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Reply<Json<PurgeView>> {
+    let id = writable(&app, &caller, &id).await?;
+    Ok(Json(app.purge_build(id, &caller.0.subject).await?))
+}
+
+/// The projects: what was set for them, and what they take.
+#[utoipa::path(get, path = "/v1/projects", responses((status = 200, body = Vec<ProjectView>)),
+    security(("token" = ["builds:read"])))]
+pub(super) async fn list_projects(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+) -> Reply<Json<Vec<ProjectView>>> {
+    caller.has(Scope::BuildsRead)?;
+    Ok(Json(app.list_projects(|name| caller.0.may(Scope::BuildsRead, name)).await?))
+}
+
+/// Changes settings of a project.
+#[utoipa::path(patch, path = "/v1/projects/{name}", params(("name" = String, Path)),
+    request_body = ProjectSettings, responses((status = 200, body = ProjectView)),
+    security(("token" = ["admin"])))]
+pub(super) async fn set_project(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(name): Path<String>,
+    Json(settings): Json<ProjectSettings>,
+) -> Reply<Json<ProjectView>> {
+    let bad = |error: common::ids::InvalidProjectName| {
+        Refusal::from(Problem::new(400, "bad-project", error.to_string()))
+    };
+    let name: ProjectName = name.parse().map_err(bad)?;
+    caller.may(Scope::Admin, &name)?;
+    Ok(Json(app.set_project(&name, &settings, &caller.0.subject).await?))
 }
 
 /// Why the steps of a build ran: what is another thing than in the build before.

@@ -8,7 +8,7 @@ use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::HeaderValue;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, patch, post};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -35,6 +35,9 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/v1/builds/{id}/stages", get(public::get_stages))
         .route("/v1/builds/{id}/cancel", post(public::cancel_build))
         .route("/v1/builds/{id}/retry", post(public::retry_build))
+        .route("/v1/builds/{id}/purge", post(public::purge_build))
+        .route("/v1/projects", get(public::list_projects))
+        .route("/v1/projects/{name}", patch(public::set_project))
         .route("/v1/builds/{id}/why", get(public::explain_build))
         .route("/v1/builds/{id}/agent", post(public::poll_agent))
         .route("/v1/builds/{id}/agent/answers", post(public::answer_agent))

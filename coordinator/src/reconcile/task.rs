@@ -34,6 +34,7 @@ async fn round(app: &App, watch: &mut Watch) -> store::Result<()> {
         app.metrics.workers_lost_total.inc_by(lost as u64);
         app.bus.send(Message::Workers);
     }
+    app.load_weights().await?;
     time::deadlines(app).await?;
     time::placement(app).await?;
     app.store.forget_layers().await?;

@@ -6,6 +6,7 @@
 //! is known before anything is compressed: packs are made at the same time, and those that were made
 //! before need not be made at all.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -66,53 +67,58 @@ struct Run {
     size: u64,
 }
 
-/// Divides files into packs.
-pub fn plan(files: &[PackInput]) -> Vec<PackPlan> {
-    let mut packs = Vec::new();
-    let mut pack = PackPlan::default();
-    let mut shared: Vec<Run> = Vec::new();
-    let (mut pack_bytes, mut shared_bytes) = (0, 0);
-    for (number, file) in files.iter().enumerate() {
+/// Divides files into packs, in their order, one file after the other.
+#[derive(Debug, Default)]
+pub struct Planner {
+    pack: PackPlan,
+    pack_bytes: u64,
+    /// A frame of small files that is not full yet.
+    shared: Vec<Run>,
+    shared_bytes: u64,
+}
+
+impl Planner {
+    /// The next file. A pack that ends with it is complete.
+    pub fn push(&mut self, number: usize, file: &PackInput) -> Option<PackPlan> {
         let size = file.size_bytes;
         if size < SHARED_FRAME_BYTES {
-            if shared_bytes + size > SHARED_FRAME_BYTES {
-                pack.frames.push(std::mem::take(&mut shared));
-                shared_bytes = 0;
+            if self.shared_bytes + size > SHARED_FRAME_BYTES {
+                self.end_frame();
             }
             if size > 0 {
-                shared.push(Run { file: number, start: 0, skip: shared_bytes, size });
-                shared_bytes += size;
+                self.shared.push(Run { file: number, start: 0, skip: self.shared_bytes, size });
+                self.shared_bytes += size;
             }
         } else {
-            if !shared.is_empty() {
-                pack.frames.push(std::mem::take(&mut shared));
-                shared_bytes = 0;
-            }
+            self.end_frame();
             let mut start = 0;
             while start < size {
                 let size = OWN_FRAME_BYTES.min(size - start);
-                pack.frames.push(vec![Run { file: number, start, skip: 0, size }]);
+                self.pack.frames.push(vec![Run { file: number, start, skip: 0, size }]);
                 start += size;
             }
         }
-        pack_bytes += size;
+        self.pack_bytes += size;
         let is_border = file.digest.as_bytes()[0] < 64;
-        if pack_bytes >= MAX_PACK_BYTES || (pack_bytes >= MIN_PACK_BYTES && is_border) {
-            if !shared.is_empty() {
-                pack.frames.push(std::mem::take(&mut shared));
-                shared_bytes = 0;
-            }
-            packs.push(std::mem::take(&mut pack));
-            pack_bytes = 0;
+        let is_full =
+            self.pack_bytes >= MAX_PACK_BYTES || (self.pack_bytes >= MIN_PACK_BYTES && is_border);
+        if is_full { self.finish() } else { None }
+    }
+
+    /// What is left, if anything is.
+    pub fn finish(&mut self) -> Option<PackPlan> {
+        self.end_frame();
+        self.pack_bytes = 0;
+        let pack = std::mem::take(&mut self.pack);
+        (!pack.frames.is_empty()).then_some(pack)
+    }
+
+    fn end_frame(&mut self) {
+        if !self.shared.is_empty() {
+            self.pack.frames.push(std::mem::take(&mut self.shared));
         }
+        self.shared_bytes = 0;
     }
-    if !shared.is_empty() {
-        pack.frames.push(shared);
-    }
-    if !pack.frames.is_empty() {
-        packs.push(pack);
-    }
-    packs
 }
 
 impl PackPlan {
@@ -145,11 +151,21 @@ impl PackPlan {
         parts
     }
 
-    /// Makes the pack as the new file `out`. A file that is not what its digest says any more is an
-    /// error of kind `InvalidData`.
-    pub fn make(&self, files: &[PackInput], out: &Path) -> io::Result<MadePack> {
+    /// Position of the last file in it.
+    pub fn last_file(&self) -> Option<usize> {
+        Some(self.frames.last()?.last()?.file)
+    }
+
+    /// Makes the pack as the new file `out`. Files of which the content is at hand are not read; one
+    /// that is not what its digest says any more is an error of kind `InvalidData`.
+    pub fn make(
+        &self,
+        files: &[PackInput],
+        contents: &HashMap<usize, Vec<u8>>,
+        out: &Path,
+    ) -> io::Result<MadePack> {
         let mut file = File::create_new(out)?;
-        let mut reader = FileReader::new(files);
+        let mut reader = FileReader { files, contents, current: None };
         let mut hasher = Hasher::new();
         let mut frame_bytes = Vec::with_capacity(self.frames.len());
         for batch in self.frames.chunks(PARALLEL_FRAMES) {
@@ -173,18 +189,22 @@ impl PackPlan {
 /// Reads files from begin to end and checks them.
 struct FileReader<'a> {
     files: &'a [PackInput],
+    contents: &'a HashMap<usize, Vec<u8>>,
     current: Option<(usize, File, Hasher)>,
 }
 
-impl<'a> FileReader<'a> {
-    fn new(files: &'a [PackInput]) -> Self {
-        Self { files, current: None }
-    }
-
+impl FileReader<'_> {
     fn frame(&mut self, runs: &[Run]) -> io::Result<Vec<u8>> {
         let size: u64 = runs.iter().map(|run| run.size).sum();
         let mut content = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
         for run in runs {
+            if let Some(known) = self.contents.get(&run.file) {
+                // Its digest was made of these very bytes.
+                let start = usize::try_from(run.start).unwrap_or(usize::MAX);
+                let end = start.saturating_add(usize::try_from(run.size).unwrap_or(usize::MAX));
+                content.extend_from_slice(known.get(start..end).ok_or_else(changed)?);
+                continue;
+            }
             if run.start == 0 {
                 self.finish()?;
                 let file = File::open(&self.files[run.file].path)?;

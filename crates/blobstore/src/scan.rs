@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -14,10 +14,14 @@ use rayon::prelude::*;
 
 use crate::manifest::{self, ManifestError};
 use crate::memory::Memory;
-use crate::pack::{MadePack, PackInput, PackPlan, plan};
+use crate::pack::{MadePack, PackInput, PackPlan, Planner};
 
 /// Most entries of one tree.
 const MAX_ENTRIES: usize = 2_000_000;
+
+/// Content of files that is in memory at once, and the longest file whose content is kept there.
+const WINDOW_BYTES: u64 = 48 << 20;
+const MAX_HELD_BYTES: u64 = 4 << 20;
 
 /// What to do with an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +83,7 @@ impl Scan {
             return Ok(path.clone());
         }
         let path = self.directory.join(format!("again-{number}"));
-        let made = packed.plan.make(&self.files, &path).map_err(fail)?;
+        let made = packed.plan.make(&self.files, &HashMap::new(), &path).map_err(fail)?;
         if made.pack.digest == *digest { Ok(path) } else { Err(fail(changed())) }
     }
 
@@ -216,11 +220,10 @@ fn build(
     let (mut entries, contents) = list(root, paths, owner)?;
     let mut known = Memory::default();
     let contents = keep_back(&mut entries, contents, choice, (memory, &mut known));
-    let files = digests(&contents, memory)?;
+    let (files, packs) = read(&contents, pack_directory, memory)?;
     for (file, (_, path, metadata)) in files.iter().zip(&contents) {
         known.add_file(path, metadata, file.digest);
     }
-    let packs = make_packs(&files, pack_directory, memory)?;
     for (number, packed) in packs.iter().enumerate() {
         known.add_pack(packed.plan.key(&files), packed.made.clone());
         let number = u32::try_from(number).map_err(|_| ScanError::TooMany)?;
@@ -255,10 +258,21 @@ fn list(
     let mut entries = Vec::with_capacity(paths.len());
     let mut names: HashMap<(u64, u64), TreePath> = HashMap::new();
     let mut contents: Vec<Content> = Vec::new();
-    for path in paths {
-        let file = on_disk(root, &path);
+    let look = |path: &TreePath| {
+        let file = on_disk(root, path);
+        let found = fs::symlink_metadata(&file).and_then(|metadata| {
+            let holds_some = metadata.is_file() || metadata.is_dir();
+            let xattrs = if holds_some { read_xattrs(&file)? } else { Vec::new() };
+            Ok((metadata, xattrs))
+        });
+        match found {
+            Ok((metadata, xattrs)) => Ok((file, metadata, xattrs)),
+            Err(source) => Err(ScanError::Read { path: file, source }),
+        }
+    };
+    let looked: Vec<_> = paths.par_iter().map(look).collect::<Result<_, _>>()?;
+    for (path, (file, metadata, xattrs)) in paths.into_iter().zip(looked) {
         let fail = |source| ScanError::Read { path: file.clone(), source };
-        let metadata = fs::symlink_metadata(&file).map_err(fail)?;
         let first = (metadata.nlink() > 1 && metadata.is_file())
             .then(|| names.get(&(metadata.dev(), metadata.ino())).cloned())
             .flatten();
@@ -274,7 +288,7 @@ fn list(
             }
             None => special_kind(&file, &metadata).map_err(fail)?,
         };
-        let made = entry(path, &file, &metadata, owner, kind).map_err(fail)?;
+        let made = entry(path, &metadata, owner, xattrs, kind);
         if metadata.is_file() && matches!(made.kind, EntryKind::File { .. }) {
             contents.push((entries.len(), file, metadata));
         }
@@ -311,37 +325,95 @@ fn keep_back(
     kept
 }
 
-/// The files' lengths and digests: read, all processors at once, or known.
-fn digests(contents: &[Content], memory: &Memory) -> Result<Vec<PackInput>, ScanError> {
-    let read = |(_, path, metadata): &Content| {
-        if let Some(digest) = memory.file(path, metadata) {
-            return Ok(PackInput { path: path.clone(), size_bytes: metadata.len(), digest });
-        }
-        let mut hasher = Hasher::new();
-        let size_bytes = File::open(path)
-            .and_then(|mut file| io::copy(&mut file, &mut hasher))
-            .map_err(|source| ScanError::Read { path: path.clone(), source })?;
-        Ok(PackInput { path: path.clone(), size_bytes, digest: hasher.finish() })
-    };
-    contents.par_iter().map(read).collect()
-}
-
-fn make_packs(
-    files: &[PackInput],
+/// The files' lengths and digests, and their packs. Each file is read once, all processors at once:
+/// content stays in memory until its pack is made. What is known from the last time is not read.
+fn read(
+    contents: &[Content],
     directory: &Path,
     memory: &Memory,
-) -> Result<Vec<Packed>, ScanError> {
-    let make = |(number, plan): (usize, PackPlan)| {
-        if let Some(made) = memory.pack(&plan.key(files)) {
-            return Ok(Packed { made: made.clone(), plan, path: None });
+) -> Result<(Vec<PackInput>, Vec<Packed>), ScanError> {
+    let mut files = Vec::with_capacity(contents.len());
+    let (mut packs, mut planner) = (Vec::new(), Planner::default());
+    let mut held: HashMap<usize, Vec<u8>> = HashMap::new();
+    let mut rest = contents;
+    while !rest.is_empty() {
+        let (window, after) = rest.split_at(window(rest));
+        rest = after;
+        let found: Vec<(PackInput, Option<Vec<u8>>)> = window
+            .par_iter()
+            .map(|content| read_file(content, memory))
+            .collect::<Result<_, _>>()?;
+        let mut plans = Vec::new();
+        for (file, content) in found {
+            let number = files.len();
+            held.extend(content.map(|content| (number, content)));
+            plans.extend(planner.push(number, &file));
+            files.push(file);
         }
-        let path = directory.join(format!("pack-{number}"));
-        let made = plan
-            .make(files, &path)
-            .map_err(|source| ScanError::Read { path: directory.to_owned(), source })?;
-        Ok(Packed { made, plan, path: Some(path) })
+        if rest.is_empty() {
+            plans.extend(planner.finish());
+        }
+        let first = packs.len();
+        let make = |(number, plan): (usize, PackPlan)| {
+            make_pack(&files, &held, plan, (directory, first + number), memory)
+        };
+        let made: Vec<Packed> =
+            plans.into_par_iter().enumerate().map(make).collect::<Result<_, _>>()?;
+        if let Some(last) = made.last().and_then(|packed| packed.plan.last_file()) {
+            held.retain(|number, _| *number > last);
+        }
+        packs.extend(made);
+    }
+    Ok((files, packs))
+}
+
+/// How many of the files are read at once: what they hold stays in memory meanwhile.
+fn window(contents: &[Content]) -> usize {
+    let mut bytes = 0;
+    let fits = |(_, _, metadata): &&Content| {
+        bytes += metadata.len().min(MAX_HELD_BYTES);
+        bytes <= WINDOW_BYTES
     };
-    plan(files).into_par_iter().enumerate().map(make).collect()
+    contents.iter().take_while(fits).count().max(1)
+}
+
+/// Length and digest of a file, and its content where that was read and is small.
+fn read_file(
+    (_, path, metadata): &Content,
+    memory: &Memory,
+) -> Result<(PackInput, Option<Vec<u8>>), ScanError> {
+    let input = |size_bytes, digest| PackInput { path: path.clone(), size_bytes, digest };
+    if let Some(digest) = memory.file(path, metadata) {
+        return Ok((input(metadata.len(), digest), None));
+    }
+    let fail = |source| ScanError::Read { path: path.clone(), source };
+    let mut file = File::open(path).map_err(fail)?;
+    if metadata.len() > MAX_HELD_BYTES {
+        let mut hasher = Hasher::new();
+        let size_bytes = io::copy(&mut file, &mut hasher).map_err(fail)?;
+        return Ok((input(size_bytes, hasher.finish()), None));
+    }
+    let mut content = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
+    // One that grows meanwhile is cut, as if it had been read before.
+    file.take(MAX_HELD_BYTES).read_to_end(&mut content).map_err(fail)?;
+    Ok((input(content.len() as u64, Digest::of(&content)), Some(content)))
+}
+
+fn make_pack(
+    files: &[PackInput],
+    held: &HashMap<usize, Vec<u8>>,
+    plan: PackPlan,
+    (directory, number): (&Path, usize),
+    memory: &Memory,
+) -> Result<Packed, ScanError> {
+    if let Some(made) = memory.pack(&plan.key(files)) {
+        return Ok(Packed { made: made.clone(), plan, path: None });
+    }
+    let path = directory.join(format!("pack-{number}"));
+    let made = plan
+        .make(files, held, &path)
+        .map_err(|source| ScanError::Read { path: directory.to_owned(), source })?;
+    Ok(Packed { made, plan, path: Some(path) })
 }
 
 /// Sorts, and lists every parent directory.
@@ -384,21 +456,21 @@ fn special_kind(path: &Path, metadata: &Metadata) -> io::Result<EntryKind> {
 
 fn entry(
     path: TreePath,
-    file: &Path,
     metadata: &Metadata,
     owner: Owner,
+    xattrs: Vec<(String, Vec<u8>)>,
     kind: EntryKind,
-) -> io::Result<Entry> {
+) -> Entry {
     let (uid, gid) = match owner {
         Owner::Keep => (metadata.uid(), metadata.gid()),
         Owner::Root => (0, 0),
     };
     let xattrs = match kind {
-        EntryKind::File { .. } | EntryKind::Directory => read_xattrs(file)?,
+        EntryKind::File { .. } | EntryKind::Directory => xattrs,
         _ => Vec::new(),
     };
     let mode = metadata.mode() & 0o7777;
-    Ok(Entry { path, mode, uid, gid, mtime_secs: metadata.mtime(), xattrs, kind })
+    Entry { path, mode, uid, gid, mtime_secs: metadata.mtime(), xattrs, kind }
 }
 
 /// The attributes that a layer can hold.

@@ -46,8 +46,12 @@ impl Store {
     ) -> Result<BTreeMap<Digest, Layer>> {
         let keys: Vec<String> = keys.iter().map(Digest::to_string).collect();
         let rows = sqlx::query!(
-            r#"update cache_record set last_used = now()
-               where project = $1 and key = any($2) returning key, layer"#,
+            // In one order, so that two of these cannot wait for each other.
+            r#"with found as (
+                   select key from cache_record where project = $1 and key = any($2)
+                   order by key for update)
+               update cache_record r set last_used = now() from found
+               where r.project = $1 and r.key = found.key returning r.key, r.layer"#,
             project.as_str(),
             &keys,
         )
@@ -85,10 +89,14 @@ impl Store {
     ) -> Result<BTreeMap<SliceKey, CachedSlice>> {
         let keys: Vec<String> = stage_keys.iter().map(Digest::to_string).collect();
         let rows = sqlx::query!(
-            r#"update cache_slice set last_used = now()
-               where project = $1 and stage_key = any($2)
-               returning stage_key, paths, manifest, inline_manifest, files, content_bytes, stored_bytes,
-                         content"#,
+            r#"with found as (
+                   select stage_key, selector from cache_slice
+                   where project = $1 and stage_key = any($2)
+                   order by stage_key, selector for update)
+               update cache_slice c set last_used = now() from found f
+               where c.project = $1 and c.stage_key = f.stage_key and c.selector = f.selector
+               returning c.stage_key, c.paths, c.manifest, c.inline_manifest, c.files,
+                         c.content_bytes, c.stored_bytes, c.content"#,
             project.as_str(),
             &keys,
         )

@@ -48,7 +48,8 @@ impl Store {
                       unplaceable_since = null, unplaceable_reason = null
                from worker w
                where s.id = (select id from stage where id = $1 and state = 'ready'
-                             and not_before <= now() for update skip locked)
+                             and not_before <= now() and coalesce(only_worker, $2) = $2
+                             for update skip locked)
                  and w.id = $2 and w.session = $3 and not w.lost and not w.draining
                  and (w.quarantined_until is null or w.quarantined_until <= now())
                returning s.epoch"#,

@@ -1,8 +1,8 @@
 //! Content keys: what has run before on the same files, whoever made them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use common::image::Layer;
+use common::image::{Layer, LayerOrigin};
 use common::plan::SliceSelector;
 use common::{Digest, Lease, ProjectName, StageId};
 use serde_json::Value;
@@ -95,6 +95,17 @@ impl Store {
         Ok(found.flatten().and_then(|key| key.parse().ok()))
     }
 
+    /// The content key of the last step of a stage of this build, where it is another one than its key.
+    pub async fn last_content_key(&self, stage: StageId) -> Result<Option<Digest>> {
+        let found = sqlx::query_scalar!(
+            "select content_key from step where stage_id = $1 order by number desc limit 1",
+            stage.0,
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(found.flatten().and_then(|key| key.parse().ok()))
+    }
+
     /// Writes down what was found for a held stage: its steps are cached, under their keys too, and
     /// the slices are its own. Returns the slices.
     pub async fn save_found(
@@ -124,7 +135,11 @@ impl Store {
         )
         .execute(&mut *transaction)
         .await?;
-        for (number, key, layer) in &found.hits {
+        // Between the look and now nothing else kept them.
+        renew(&mut transaction, &project, &found.hits).await?;
+        let mut hits: Vec<_> = found.hits.iter().collect();
+        hits.sort_by_key(|(_, key, _)| key.to_string());
+        for (number, key, layer) in hits {
             sqlx::query!(
                 r#"with hit as (
                        update step set state = 'cached', settled = true
@@ -151,6 +166,33 @@ impl Store {
     }
 }
 
+/// Writes down that these layers are in use. Fails when one is not there any more.
+async fn renew(
+    connection: &mut sqlx::PgConnection,
+    project: &str,
+    hits: &[(u32, Digest, Layer)],
+) -> Result<()> {
+    let layers = hits
+        .iter()
+        .filter(|(.., layer)| matches!(layer.origin, LayerOrigin::Farm | LayerOrigin::Brought));
+    let digests: BTreeSet<String> = layers.map(|(.., layer)| layer.blob.to_string()).collect();
+    let digests: Vec<String> = digests.into_iter().collect();
+    let renewed = sqlx::query!(
+        r#"with locked as (
+               select digest from object
+               where project = $1 and kind = 'blob' and digest = any($2)
+                 and present and deleting_at is null
+               order by digest for update)
+           update object o set last_used = now(), delete_after = null from locked l
+           where o.project = $1 and o.kind = 'blob' and o.digest = l.digest"#,
+        project,
+        &digests,
+    )
+    .execute(connection)
+    .await?;
+    if renewed.rows_affected() == digests.len() as u64 { Ok(()) } else { Err(StoreError::Deleting) }
+}
+
 /// Takes the slices of a stage with the same content.
 async fn share(
     connection: &mut sqlx::PgConnection,
@@ -161,9 +203,17 @@ async fn share(
 ) -> Result<Vec<SliceSelector>> {
     let selectors: Vec<String> = wanted.iter().map(|one| one.digest().to_string()).collect();
     let rows = sqlx::query_scalar!(
-        r#"with found as (
-               update cache_slice set last_used = now()
-               where project = $1 and stage_key = $3 and selector = any($4)
+        r#"with kept_objects as (
+               update object o set last_used = now(), delete_after = null
+               where o.project = $1 and o.kind = 'manifest' and o.deleting_at is null
+                 and o.digest in (select manifest from cache_slice
+                                  where project = $1 and stage_key = $3 and selector = any($4))
+               returning o.digest),
+           found as (
+               update cache_slice c set last_used = now()
+               from kept_objects k
+               where c.project = $1 and c.stage_key = $3 and c.selector = any($4)
+                 and k.digest = c.manifest
                returning selector, paths, manifest, inline_manifest, files, content_bytes,
                          stored_bytes, content),
            kept as (

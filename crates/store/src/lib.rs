@@ -15,9 +15,11 @@ mod image;
 mod log;
 mod object;
 mod plan;
+mod purge;
 mod quarantine;
 mod ready;
 mod result;
+mod retention;
 mod retry;
 mod secret;
 mod tag;
@@ -35,9 +37,11 @@ pub use history::chain_of;
 pub use log::ChunkRow;
 pub use object::{ObjectKey, ObjectRow};
 pub use plan::{NewEdge, NewPlan, NewStage, NewStep, Placing, StageJobRow};
+pub use purge::{Purged, PurgedBytes};
 pub use quarantine::QuarantineRule;
 pub use ready::{AskingRow, NeedsRow, OfferRow, ReadyRow};
 pub use result::{Finished, NewExport, Outcome, Resulted, Spent};
+pub use retention::{Doomed, ProjectRow, ProjectSettings, Retention};
 pub use retry::Retried;
 pub use tag::TagGrant;
 pub use upkeep::UnplaceableRow;
@@ -64,6 +68,9 @@ pub enum StoreError {
     /// The row is not in a state in which this can be done.
     #[error("the {0} is in another state")]
     WrongState(&'static str),
+    /// An object is being deleted.
+    #[error("an object is being deleted")]
+    Deleting,
     /// The cache has changed since the plan was made.
     #[error("the plan is old")]
     PlanIsOld,
@@ -153,15 +160,17 @@ impl Store {
             return Ok(SchemaState::Behind);
         }
         // The table belongs to the migration tool, so the query is not checked at compile time.
-        let newest: Option<i64> =
-            sqlx::query_scalar("select max(version) from _sqlx_migrations where success")
-                .fetch_one(&self.pool)
+        let done: Vec<i64> =
+            sqlx::query_scalar("select version from _sqlx_migrations where success")
+                .fetch_all(&self.pool)
                 .await?;
-        let known = MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0);
-        Ok(match newest.unwrap_or(0).cmp(&known) {
-            std::cmp::Ordering::Less => SchemaState::Behind,
-            std::cmp::Ordering::Equal => SchemaState::Current,
-            std::cmp::Ordering::Greater => SchemaState::Ahead,
+        let known: Vec<i64> = MIGRATOR.iter().map(|migration| migration.version).collect();
+        Ok(if known.iter().any(|version| !done.contains(version)) {
+            SchemaState::Behind
+        } else if done.iter().any(|version| !known.contains(version)) {
+            SchemaState::Ahead
+        } else {
+            SchemaState::Current
         })
     }
 

@@ -26,7 +26,10 @@ impl Store {
         let row = sqlx::query!(
             r#"select project, build_id, array(select distinct f.build_id from stage f
                                              where f.attached_to = s.id) as "others!"
-               from stage s where id = $1 and epoch = $2"#,
+               from stage s
+               where id = $1 and epoch = $2
+                 and not exists (select 1 from build b
+                                 where b.id = s.build_id and b.purged_at is not null)"#,
             lease.stage.0,
             lease.epoch.0,
         )
@@ -62,7 +65,9 @@ impl Store {
     ) -> Result<bool> {
         let done = sqlx::query!(
             r#"insert into log_chunk (stage_id, epoch, chunk, object, lines, bytes)
-               select id, epoch, $3, $4, $5, $6 from stage where id = $1 and epoch = $2
+               select s.id, s.epoch, $3, $4, $5, $6
+               from stage s join build b on b.id = s.build_id
+               where s.id = $1 and s.epoch = $2 and b.purged_at is null
                on conflict do nothing"#,
             lease.stage.0,
             lease.epoch.0,
@@ -77,7 +82,8 @@ impl Store {
             return Ok(true);
         }
         let live = sqlx::query_scalar!(
-            "select id from stage where id = $1 and epoch = $2",
+            r#"select s.id from stage s join build b on b.id = s.build_id
+               where s.id = $1 and s.epoch = $2 and b.purged_at is null"#,
             lease.stage.0,
             lease.epoch.0,
         )

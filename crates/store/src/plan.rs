@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::cache::CachedSlice;
 use crate::flight::{Leader, attach, find_leaders};
+use crate::object::renew_objects_of;
 use crate::{Result, Store, StoreError, bigint, int, read, write};
 
 /// A stage to store.
@@ -110,6 +111,8 @@ pub struct NewEdge {
 pub struct NewPlan {
     /// Digest of the context's manifest.
     pub context: Option<Digest>,
+    /// Digests of the manifests of all contexts.
+    pub inputs: Vec<Digest>,
     /// Stages and exports, producers first.
     pub stages: Vec<NewStage>,
     /// Edges.
@@ -144,6 +147,8 @@ pub struct StageJobRow {
     pub base_layers: Option<Vec<Layer>>,
     /// Layers of the stages that it waits for: that which it starts from, or those that it exports.
     pub producer_layers: Vec<(StageId, Vec<Layer>)>,
+    /// The stage that it starts from, where that is done and not stored yet.
+    pub unstored_base: Option<StageId>,
     /// Slices to make.
     pub make_slices: Vec<SliceSelector>,
     /// Digest of the context's manifest.
@@ -165,13 +170,15 @@ impl Store {
     ) -> Result<usize> {
         let mut transaction = self.begin().await?;
         let warnings = write("warnings", &plan.warnings)?;
+        let inputs: Vec<String> = plan.inputs.iter().map(Digest::to_string).collect();
         let done = sqlx::query!(
-            r#"update build set state = 'running', warnings = $3, context = $4
+            r#"update build set state = 'running', warnings = $3, context = $4, inputs = $5
                where id = $1 and state = 'planning' and planner = $2"#,
             build.0,
             planner,
             warnings,
             plan.context.map(|digest| digest.to_string()),
+            &inputs,
         )
         .execute(&mut *transaction)
         .await?;
@@ -200,6 +207,13 @@ impl Store {
             .execute(&mut *transaction)
             .await?;
         }
+        // What the cache was found to have may have gone since.
+        let missing = renew_objects_of(&mut transaction, build.0).await?;
+        if !missing.is_empty() {
+            transaction.rollback().await?;
+            self.forget_broken(project.as_str(), &missing).await?;
+            return Err(StoreError::PlanIsOld);
+        }
         crate::result::end_build_if_done(&mut transaction, build.0).await?;
         transaction.commit().await?;
         Ok(attached)
@@ -218,9 +232,9 @@ impl Store {
         .await?
         .ok_or(StoreError::NotFound("stage"))?;
         let producers = sqlx::query!(
-            r#"select e.producer, d.layers as "layers!"
+            r#"select e.producer, d.layers
                from stage_edge e join stage_detail d on d.stage_id = e.producer
-               where e.consumer = $1 and e.is_base and d.layers is not null"#,
+               where e.consumer = $1 and e.is_base"#,
             stage.0,
         )
         .fetch_all(&self.pool)
@@ -259,9 +273,14 @@ impl Store {
             plan: row.plan,
             first_step: u32::try_from(row.first_step).unwrap_or(0),
             base_layers: row.base_layers.map(|layers| read("layers", layers)).transpose()?,
+            unstored_base: producers
+                .iter()
+                .find(|row| row.layers.is_none())
+                .map(|row| StageId(row.producer)),
             producer_layers: producers
                 .into_iter()
-                .map(|row| Ok((StageId(row.producer), read("layers", row.layers)?)))
+                .filter_map(|row| Some((row.producer, row.layers?)))
+                .map(|(producer, layers)| Ok((StageId(producer), read("layers", layers)?)))
                 .collect::<Result<_>>()?,
             make_slices: read("slices", row.make_slices)?,
             context: row.context.and_then(|digest| digest.parse().ok()),

@@ -1,6 +1,6 @@
 //! What workers report: steps, slices, results. Every write is guarded by the lease.
 
-use common::image::Layer;
+use common::image::{Layer, LayerOrigin};
 use common::outcome::{Failure, FailureClass};
 use common::{BuildId, Digest, Lease, ProjectName, StageId};
 use serde_json::Value;
@@ -12,6 +12,7 @@ use crate::flight::{
     fail_kept, share_done, share_failure, share_slices, share_success, wanted_by_others,
 };
 use crate::history::chain_of;
+use crate::object::{ObjectKey, ObjectRow, add_parts, mark};
 use crate::plan::insert_slice;
 use crate::{Result, Store, StoreError, bigint, int, read, write};
 
@@ -144,6 +145,11 @@ impl Store {
         .await?
         .ok_or(StoreError::NotFound("step"))?;
         if let Some(layer) = layer {
+            if layer.origin == LayerOrigin::Farm {
+                let key = ObjectKey { kind: "blob", digest: layer.blob };
+                let row = ObjectRow { key, size_bytes: layer.size_bytes };
+                mark(&mut transaction, &stage.project, &[row]).await?;
+            }
             sqlx::query!(
                 r#"insert into cache_record (project, key, layer, content_key)
                    select $1, key, $4, $3
@@ -167,12 +173,14 @@ impl Store {
         Ok(builds.map(BuildId).collect())
     }
 
-    /// A slice is in the object store: for this build at once, for others from the cache.
+    /// A slice is in the object store, `objects` are its manifest and packs: for this build at once,
+    /// for others from the cache.
     pub async fn report_slice(
         &self,
         lease: Lease,
         stage_key: Digest,
         slice: &CachedSlice,
+        objects: &[ObjectRow],
     ) -> Result<Vec<BuildId>> {
         let mut transaction = self.begin().await?;
         let stage = sqlx::query!(
@@ -184,6 +192,10 @@ impl Store {
         .fetch_optional(&mut *transaction)
         .await?
         .ok_or(StoreError::StaleLease)?;
+        mark(&mut transaction, &stage.project, objects).await?;
+        let packs = objects.iter().filter(|object| object.key.kind == "pack");
+        let packs: Vec<Digest> = packs.map(|object| object.key.digest).collect();
+        add_parts(&mut transaction, &stage.project, &slice.manifest, &packs).await?;
         insert_slice(&mut transaction, lease.stage, slice).await?;
         let mut builds = vec![BuildId(stage.build_id)];
         builds.extend(share_slices(&mut transaction, lease.stage).await?);
@@ -242,6 +254,19 @@ impl Store {
             .execute(&mut *transaction)
             .await?;
         spend(&mut transaction, lease.stage, spent).await?;
+        // What starts from it need not wait for its layers where it is unpacked.
+        sqlx::query!(
+            r#"with children as (
+                   select c.id from stage c join stage_edge e on e.consumer = c.id
+                   where e.producer = $1 and e.is_base and c.state = 'waiting' and c.kind = 'stage'
+                   order by c.id for update of c)
+               update stage c set state = 'ready', ready_at = now(), only_worker = p.worker_id,
+                      home_worker = p.worker_id
+               from children, stage p where c.id = children.id and p.id = $1"#,
+            lease.stage.0,
+        )
+        .execute(&mut *transaction)
+        .await?;
         end_build_if_done(&mut transaction, stage.build_id).await?;
         let mut builds = vec![BuildId(stage.build_id)];
         builds.extend(share_done(&mut transaction, lease.stage).await?);
@@ -400,13 +425,15 @@ pub(crate) async fn unlock_children(
     sqlx::query!(
         r#"with children as (
                select c.id from stage c join stage_edge e on e.consumer = c.id
-               where e.producer = $1 and e.is_base and c.state in ('waiting', 'attached')
+               where e.producer = $1 and e.is_base
+                 and c.state in ('waiting', 'attached', 'ready', 'running', 'parked')
                order by c.id for update of c)
            update stage c set bases_missing = c.bases_missing - 1, home_worker = $2,
-                  base_chain = $3, base_bytes = $4,
+                  base_chain = $3, base_bytes = $4, only_worker = null,
                   state = case when c.state = 'waiting' and c.bases_missing <= 1 then 'ready'
                           else c.state end,
-                  ready_at = case when c.bases_missing <= 1 then now() else c.ready_at end
+                  ready_at = case when c.state in ('waiting', 'attached') and c.bases_missing <= 1
+                             then now() else c.ready_at end
            from children where c.id = children.id"#,
         stage,
         row.worker_id,
@@ -564,7 +591,8 @@ async fn end_attempt(
     Ok(())
 }
 
-/// Back to `ready`: for another worker, under the next epoch.
+/// Back to `ready`: for another worker, under the next epoch. What has started from its unpacked layers
+/// alone waits again, and so does the stage itself where its own base is not stored.
 pub(crate) async fn requeue(
     connection: &mut sqlx::PgConnection,
     stage: StageId,
@@ -572,13 +600,26 @@ pub(crate) async fn requeue(
     counts: bool,
 ) -> Result<()> {
     sqlx::query!(
-        r#"update stage set state = 'ready', ready_at = now(), worker_id = null, session = null,
-                  home_worker = null, done_at = null, not_before = now() + make_interval(secs => $2),
+        r#"update stage s set ready_at = now(), worker_id = null, session = null,
+                  state = case when exists (
+                              select 1 from stage_edge e join stage p on p.id = e.producer
+                              where e.consumer = s.id and e.is_base
+                                and p.state not in ('succeeded', 'cached')) then 'waiting'
+                          else 'ready' end,
+                  only_worker = null, home_worker = null, done_at = null, not_before = now() + make_interval(secs => $2),
                   attempts = attempts - case when $3 then 0 else 1 end
            where id = $1"#,
         stage.0,
         pause_secs,
         counts,
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
+        r#"update stage c set state = 'waiting', only_worker = null
+           from stage_edge e
+           where e.producer = $1 and e.is_base and c.id = e.consumer and c.state = 'ready'"#,
+        stage.0,
     )
     .execute(&mut *connection)
     .await?;

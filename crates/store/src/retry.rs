@@ -2,6 +2,7 @@
 
 use common::BuildId;
 
+use crate::object::renew_objects_of;
 use crate::{Result, Store, StoreError};
 
 /// What became of the wish to run a build again.
@@ -17,6 +18,8 @@ pub enum Retried {
     StillEnding,
     /// It came with secrets, or with agents: they are gone.
     NeedsClient,
+    /// What it has made, or its context, is not kept any more.
+    Gone,
 }
 
 impl Store {
@@ -25,7 +28,7 @@ impl Store {
     pub async fn retry_build(&self, build: BuildId) -> Result<Retried> {
         let mut transaction = self.begin().await?;
         let row = sqlx::query!(
-            r#"select state,
+            r#"select state, purged_at is not null as "purged!",
                       coalesce(request->'secrets', '{}') <> '{}'
                       or coalesce(request->'agents', '[]') <> '[]' as "brought!"
                from build where id = $1 for update"#,
@@ -41,6 +44,9 @@ impl Store {
         }
         if row.brought {
             return Ok(Retried::NeedsClient);
+        }
+        if row.purged || !renew_objects_of(&mut transaction, build.0).await?.is_empty() {
+            return Ok(Retried::Gone);
         }
         let stages = sqlx::query!(
             r#"select count(*) as "all!",

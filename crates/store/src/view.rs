@@ -279,8 +279,12 @@ impl Store {
     /// What the exports of a build made.
     pub async fn build_exports(&self, build: BuildId) -> Result<Vec<ExportRow>> {
         let rows = sqlx::query!(
-            r#"select r.kind, r.names, r.left_names, r.digest, r.config_digest, r.archive, r.archive_bytes
+            r#"select r.kind, r.names, r.left_names, r.digest, r.config_digest,
+                      case when o.delete_after is null then r.archive end as archive,
+                      case when o.delete_after is null then r.archive_bytes end as archive_bytes
                from export_result r join stage s on s.id = r.stage_id
+                    left join object o on o.project = s.project and o.kind = 'export'
+                         and o.digest = r.archive
                where s.build_id = $1 order by s.position, r.target"#,
             build.0,
         )

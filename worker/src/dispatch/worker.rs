@@ -35,6 +35,8 @@ pub(crate) struct Worker {
     /// Fires when something changed that the coordinator should know.
     pub(crate) changed: Notify,
     pub(crate) tasks: TaskTracker,
+    /// Layers of stages that have ended here.
+    pub(crate) published: execute::Published,
     /// Layers that were brought into another form here.
     pub(crate) forms: Mutex<HashMap<(Digest, Recompress), Layer>>,
     held: Mutex<HashMap<Lease, Arc<Held>>>,
@@ -71,6 +73,7 @@ impl Worker {
             fence: Arc::new(Fence::new()),
             changed: Notify::new(),
             tasks: TaskTracker::new(),
+            published: execute::Published::default(),
             forms: Mutex::default(),
             held: Mutex::default(),
         })

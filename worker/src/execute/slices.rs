@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use api::worker::v1::{ObjectKind, ObjectName, SliceReport};
+use api::worker::v1::{ObjectKind, ObjectName, SliceReport, StoredPack};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use blobstore::scan::{Scan, ScanError, scan_paths};
@@ -81,6 +81,10 @@ fn report(lease: Lease, selector: &SliceSelector, scan: &Scan) -> SliceReport {
         selector: selector.clone(),
         manifest: scan.digest,
         manifest_bytes,
+        packs: scan
+            .packs()
+            .map(|pack| StoredPack { digest: pack.digest, size_bytes: pack.size_bytes })
+            .collect(),
         files: files as u64,
         content_bytes: scan.manifest.content_bytes(),
         stored_bytes: packs + manifest_bytes,

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use api::public::v1::{
     AgentMessages, AgentPoll, AgentReply, BuildPage, BuildRequest, BuildView, CheckView,
-    ContextNegotiation, ContextUpload, LogLine, PlanView, UploadTarget, WhyView, WorkerView,
+    ContextNegotiation, ContextUpload, LogLine, PlanView, ProjectSettings, ProjectView, PurgeView,
+    UploadTarget, WhyView, WorkerView,
 };
-use common::{BuildId, StageId};
+use common::{BuildId, ProjectName, StageId};
 use futures_util::StreamExt as _;
 use reqwest::header::{ACCEPT, CONTENT_LENGTH};
 use serde::de::DeserializeOwned;
@@ -154,6 +155,27 @@ impl Client {
     pub async fn retry(&self, id: BuildId) -> Result<BuildView, ClientError> {
         let url = format!("{}/v1/builds/{id}/retry", self.base);
         self.repeat(|| self.request(reqwest::Method::POST, &url), &url).await
+    }
+
+    /// Deletes what a build has made. To ask twice does no harm.
+    pub async fn purge(&self, id: BuildId) -> Result<PurgeView, ClientError> {
+        let url = format!("{}/v1/builds/{id}/purge", self.base);
+        self.repeat(|| self.request(reqwest::Method::POST, &url), &url).await
+    }
+
+    /// The projects.
+    pub async fn projects(&self) -> Result<Vec<ProjectView>, ClientError> {
+        self.get("/v1/projects").await
+    }
+
+    /// Changes settings of a project.
+    pub async fn set_project(
+        &self,
+        name: &ProjectName,
+        settings: &ProjectSettings,
+    ) -> Result<ProjectView, ClientError> {
+        let url = format!("{}/v1/projects/{name}", self.base);
+        self.repeat(|| self.request(reqwest::Method::PATCH, &url).json(settings), &url).await
     }
 
     /// Why the steps of a build ran.

@@ -16,6 +16,7 @@ fn cancelled() -> Failure {
 
 fn plan_of(stages: Vec<store::NewStage>) -> NewPlan {
     NewPlan {
+        inputs: Vec::new(),
         context: None,
         stages,
         edges: Vec::new(),

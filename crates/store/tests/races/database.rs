@@ -54,8 +54,14 @@ impl Database {
         let planner = Uuid::new_v4();
         let claimed = self.store.claim_build(planner).await.unwrap().unwrap();
         assert_eq!(claimed.id, build);
-        let plan =
-            NewPlan { context: None, stages, edges, warnings: Vec::new(), first_keys: Vec::new() };
+        let plan = NewPlan {
+            context: None,
+            inputs: Vec::new(),
+            stages,
+            edges,
+            warnings: Vec::new(),
+            first_keys: Vec::new(),
+        };
         self.store.save_plan(build, &claimed.project, planner, &plan).await.unwrap();
         build
     }
@@ -124,7 +130,7 @@ impl Database {
 }
 
 fn plan(stages: Vec<NewStage>, edges: Vec<NewEdge>, first_keys: Vec<Digest>) -> NewPlan {
-    NewPlan { context: None, stages, edges, warnings: Vec::new(), first_keys }
+    NewPlan { context: None, inputs: Vec::new(), stages, edges, warnings: Vec::new(), first_keys }
 }
 
 pub(crate) fn new_build(request_key: Option<&str>) -> NewBuild {

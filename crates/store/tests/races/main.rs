@@ -6,5 +6,6 @@ mod builds;
 mod database;
 mod flight;
 mod leases;
+mod retention;
 mod scheduling;
 mod tags;

@@ -146,6 +146,15 @@ pub struct TargetRequest {
     /// As of a build, and results of earlier targets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub contexts: BTreeMap<String, NamedContextSource>,
+    /// As of a build; absent is how the build's commands run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commands: Option<CommandOptions>,
+    /// As of a build, for the stages of this target; what other targets share with it runs too.
+    #[serde(default)]
+    pub no_cache: bool,
+    /// As of a build, beside those of the build.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub no_cache_stages: Vec<String>,
     /// As of a build.
     #[serde(default)]
     pub outputs: Vec<OutputRequest>,

@@ -4,6 +4,7 @@ mod agent;
 mod build;
 mod check;
 mod context;
+mod keep;
 mod log;
 mod options;
 mod output;
@@ -20,6 +21,7 @@ pub use check::{
     CheckView, FindingView, OutlineArgView, OutlineMountView, OutlineView, TargetView,
 };
 pub use context::{ContextNegotiation, ContextUpload, PackOffer, UploadTarget};
+pub use keep::{KeptObject, ProjectSettings, ProjectView, PurgeView};
 pub use log::{LogLine, LogStream};
 pub use options::{CommandOptions, HostOption, LayoutImage, NamedContextSource, UlimitOption};
 pub use output::{Annotation, AnnotationPlace, ImageOptions, LayerCompression, OutputRequest};

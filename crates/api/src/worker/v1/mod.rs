@@ -18,7 +18,7 @@ pub use lookup::{LookupRequest, LookupResponse};
 pub use objects::{GetUrl, ObjectKind, ObjectName, ObjectsRequest, ObjectsResponse, PutUrl};
 pub use report::{
     DoneReport, ExportResult, LogChunk, ResultReport, SliceReport, SliceUse, StageOutcome,
-    StepReport, StepState,
+    StepReport, StepState, StoredPack,
 };
 pub use sync::{
     Abandon, AbandonReason, Assignment, ExportImage, ExportJob, ExportTarget, HeldPhase, HeldStage,

@@ -67,6 +67,9 @@ pub struct SliceReport {
     pub manifest: Digest,
     /// Length of the encoded manifest in bytes.
     pub manifest_bytes: u64,
+    /// Its packs: they are kept as long as it is.
+    #[serde(default)]
+    pub packs: Vec<StoredPack>,
     /// Number of regular files.
     pub files: u64,
     /// Their bytes, uncompressed.
@@ -81,6 +84,16 @@ pub struct SliceReport {
     /// message and saves the consumer a round trip.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inline_manifest: Option<String>,
+}
+
+/// A pack in the object store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct StoredPack {
+    /// Its digest.
+    #[schema(value_type = String)]
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub size_bytes: u64,
 }
 
 /// Body of `POST /worker/v1/done`: all steps of a stage have ended, their log and its slices have
