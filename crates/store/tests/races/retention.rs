@@ -574,8 +574,6 @@ async fn nothing_is_deleted_that_a_cached_or_running_build_or_an_upload_needs() 
         purges: AtomicUsize::default(),
         ended: Mutex::default(),
     });
-    let ages = "alter table object alter column check_after set default now()";
-    model.database.sql(ages).await;
     let actors: Vec<_> = (0..8).map(|who| tokio::spawn(Arc::clone(&model).act(who))).collect();
     for actor in actors {
         actor.await.unwrap();
