@@ -148,7 +148,7 @@ fn round(farm: &mut Farm, seed: u64) -> anyhow::Result<usize> {
         builds.push(farm.launch(shape, &format!("s{seed}-{salt}"), 1.0)?);
     }
     let mut told = Vec::new();
-    for _ in 0..1 + dice.below(3) {
+    for _ in 0..=dice.below(3) {
         let pause = dice.between(Duration::from_millis(50), Duration::from_secs(2));
         let trouble = Trouble::choose(&mut dice);
         let length = dice.between(Duration::from_millis(200), Duration::from_secs(6));
