@@ -68,7 +68,7 @@ fn what_is_old_goes_from_the_store_and_a_build_makes_it_again() {
     let directory = context(&farm);
     let first = build(&farm, directory.path());
     assert!(!stored(&farm).is_empty());
-    wait_for("an empty store", Duration::from_secs(60), || stored(&farm).is_empty().then_some(()))
+    wait_for("an empty store", Duration::from_mins(1), || stored(&farm).is_empty().then_some(()))
         .unwrap();
     wait_for("no builds", Duration::from_secs(30), || {
         let rows = "select (select count(*) from build) + (select count(*) from object)";
