@@ -4,4 +4,4 @@ mod held;
 mod worker;
 
 pub(crate) use held::{Held, Stopped};
-pub(crate) use worker::{Outside, Worker};
+pub(crate) use worker::{Offer, Outside, Worker};
