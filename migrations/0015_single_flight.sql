@@ -8,7 +8,9 @@ alter table stage
     -- The stage that ran, or runs, in its place.
     add column attached_to uuid references stage on delete set null,
     -- Whether the build ends only after it.
-    add column goal        boolean not null default false;
+    add column goal        boolean not null default false,
+    -- Its base is done there and not stored yet: nobody else can run it.
+    add column only_worker uuid;
 update stage set goal = true where kind = 'export';
 create index stage_shared on stage (project, key)
     where state in ('waiting', 'ready', 'running', 'parked') and key is not null;

@@ -2,7 +2,7 @@
 # Installs what is missing of the Debian packages that building, testing and the demo need, and of
 # those that are named.
 set -euo pipefail
-packages=(build-essential curl crun docker-registry git iproute2 nftables openssh-client openssh-server openssl postgresql
+packages=(build-essential curl crun docker-registry git iproute2 libfaketime nftables openssh-client openssh-server openssl postgresql
   redis-server runc busybox-static skopeo slirp4netns umoci util-linux "$@")
 missing=()
 for package in "${packages[@]}"; do

@@ -40,7 +40,7 @@ pub(crate) enum Command {
     },
     /// Build a Dockerfile.
     Build(Box<Build>),
-    /// Build the targets of a docker-bake.json as one build.
+    /// Build the targets of bake files or compose files as one build.
     Bake(Bake),
     /// Say what a build would do, without doing it. Takes the flags of build; outputs are not made.
     Plan(Box<Plan>),
@@ -168,15 +168,28 @@ pub(crate) enum Progress {
 /// `docker buildx bake`'s flags.
 #[derive(Debug, Args)]
 pub(crate) struct Bake {
-    /// Targets and groups; default: default.
+    /// Targets and groups, or patterns of them; default: default.
     pub(crate) targets: Vec<String>,
-    /// A file in bake's JSON form, as `docker buildx bake --print` writes it; may be repeated: later
-    /// ones win. Default: docker-bake.json, then docker-bake.override.json. - is standard input.
+    /// A bake file in HCL or JSON, or a compose file; may be repeated: later ones win. Default: those
+    /// of $BUILDX_BAKE_FILE, else compose.yaml, docker-compose.yml, docker-bake.json,
+    /// docker-bake.hcl and their overrides, as far as they are there. - is standard input.
     #[arg(short, long)]
     pub(crate) file: Vec<PathBuf>,
-    /// Another value: TARGET.KEY[.NAME]=VALUE, * is every target; may be repeated.
+    /// Another value: TARGET.KEY[.NAME]=VALUE, += adds to a list, * is every target; may be repeated.
     #[arg(long)]
     pub(crate) set: Vec<String>,
+    /// The value of a variable: NAME=VALUE, before that of the environment; may be repeated.
+    #[arg(long)]
+    pub(crate) var: Vec<String>,
+    /// No meaning here: what a build may do the operator says.
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) allow: Vec<String>,
+    /// Only false: there are no attestations yet.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) provenance: Option<String>,
+    /// Only false: there are no attestations yet.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) sbom: Option<String>,
     /// Show what would be built, as JSON, and build nothing.
     #[arg(long)]
     pub(crate) print: bool,

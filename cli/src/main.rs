@@ -2,6 +2,7 @@
 
 mod agent;
 mod args;
+mod bake;
 mod commands;
 mod context;
 mod exit;

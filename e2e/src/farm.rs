@@ -1,13 +1,16 @@
 //! A farm: Postgres, Redis, S3, a registry, a coordinator and workers, each a process.
 
 use std::ffi::OsStr;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use api::public::v1::BuildView;
-use testkit::{Durability, Postgres, Redis, Registry, Service, program, wait_for};
+use testkit::{
+    Balancer, Durability, FaultProxy, Postgres, Redis, Registry, Service, program, wait_for,
+};
 
 use crate::standins::push_base_images;
 
@@ -28,6 +31,14 @@ pub struct FarmOptions {
     pub is_durable: bool,
     /// Whether the workers are started by a user without rights.
     pub rootless: bool,
+    /// Coordinators; several are behind one address.
+    pub coordinators: usize,
+    /// S3 and registry are behind proxies that can spoil what passes, with dice of this seed.
+    pub faults: Option<u64>,
+    /// Whether each worker reaches the coordinators by a cable that can be pulled.
+    pub cables: bool,
+    /// How far off the clocks of the workers are, in seconds: odd ones run ahead, even ones behind.
+    pub clocks_off_secs: u32,
 }
 
 impl Default for FarmOptions {
@@ -40,6 +51,10 @@ impl Default for FarmOptions {
             store_max_bytes: None,
             is_durable: false,
             rootless: false,
+            coordinators: 1,
+            faults: None,
+            cables: false,
+            clocks_off_secs: 0,
         }
     }
 }
@@ -48,16 +63,23 @@ impl Default for FarmOptions {
 #[derive(Debug)]
 pub struct Farm {
     // In the order in which they end.
-    workers: Vec<Option<Service>>,
-    coordinator: Option<Service>,
-    _s3: Service,
-    registry: Registry,
-    redis: Redis,
-    postgres: Postgres,
+    pub(crate) workers: Vec<Option<Service>>,
+    pub(crate) coordinators: Vec<Option<Service>>,
+    pub(crate) cables: Vec<Balancer>,
+    pub(crate) cable_faults: Vec<FaultProxy>,
+    _balancer: Option<Balancer>,
+    pub(crate) s3_faults: Option<FaultProxy>,
+    pub(crate) registry_faults: Option<FaultProxy>,
+    pub(crate) s3: Option<Service>,
+    pub(crate) s3_host: String,
+    pub(crate) registry: Registry,
+    registry_host: String,
+    pub(crate) redis: Redis,
+    pub(crate) postgres: Postgres,
     address: String,
     token: String,
-    is_rootless: bool,
-    directory: tempfile::TempDir,
+    pub(crate) is_rootless: bool,
+    pub(crate) directory: tempfile::TempDir,
 }
 
 /// What a run of the command line came to.
@@ -94,72 +116,84 @@ impl Farm {
         let redis = Redis::start(root)?;
         let registry = testkit::registry(root)?;
         let is_mirror = push_base_images(registry.host())?;
+        let (s3, s3_host) = start_s3(root, "127.0.0.1:0")?;
+        let faulty = |host: &str| options.faults.map(|seed| FaultProxy::start(host, seed));
+        let (s3_faults, registry_faults) =
+            (faulty(&s3_host).transpose()?, faulty(registry.host()).transpose()?);
+        let registry_host = shown(registry_faults.as_ref(), registry.host());
         let mirrors = if is_mirror {
-            format!("[registries.\"docker.io\"]\nmirrors = [\"{}\"]\n", registry.host())
+            format!("[registries.\"docker.io\"]\nmirrors = [\"{registry_host}\"]\n")
         } else {
             String::new()
         };
-        let (s3, endpoint) = start_s3(root)?;
         let database = postgres.database("farm")?;
+        let rest = format!(
+            "worker_lost_after_secs = {}\n[database]\nurl = \"{database}\"\n\
+             [redis]\nurl = \"{}\"\n[s3]\nendpoint = \"http://{}\"\nbucket = \"slipway\"\n\
+             access_key = \"key\"\nsecret_key = \"secret\"\n[auth]\nkey = \"{}\"\n\
+             [secrets]\nkey = \"{}\"\n[fetch]\nallow_private_networks = {}\n{mirrors}",
+            options.lost_after_secs,
+            redis.url(),
+            shown(s3_faults.as_ref(), &s3_host),
+            "5c".repeat(32),
+            "a7".repeat(32),
+            options.fetch_private,
+        );
+        let (mut coordinators, mut addresses) = (Vec::new(), Vec::new());
+        for number in 1..=options.coordinators {
+            let (coordinator, address) = first_start(root, number, &rest)?;
+            coordinators.push(Some(coordinator));
+            addresses.push(address);
+        }
+        let is_one = addresses.len() == 1;
+        let start_balancer = || Balancer::start(&addresses, Some("/healthz"));
+        let balancer = (!is_one).then(start_balancer).transpose()?;
+        let address = balancer.as_ref().map_or(addresses[0], Balancer::address);
         let config = root.join("coordinator.toml");
-        let address_file = root.join("address");
-        std::fs::write(
-            &config,
-            format!(
-                "[server]\nlisten = \"127.0.0.1:0\"\naddress_file = \"{}\"\n\
-                 worker_lost_after_secs = {}\n[database]\nurl = \"{database}\"\n\
-                 [redis]\nurl = \"{}\"\n[s3]\nendpoint = \"{endpoint}\"\nbucket = \"slipway\"\n\
-                 access_key = \"key\"\nsecret_key = \"secret\"\n[auth]\nkey = \"{}\"\n\
-                 [secrets]\nkey = \"{}\"\n[fetch]\nallow_private_networks = {}\n{mirrors}",
-                address_file.display(),
-                options.lost_after_secs,
-                redis.url(),
-                "5c".repeat(32),
-                "a7".repeat(32),
-                options.fetch_private,
-            ),
-        )?;
-        run_coordinator(&config, &["migrate"])?;
-        let coordinator = start_coordinator(root)?;
-        let address = wait_for("the coordinator", Duration::from_secs(30), || {
-            std::fs::read_to_string(&address_file).ok().filter(|text| text.ends_with('\n'))
-        })?;
-        let address = address.trim().to_owned();
-        // A restart has to come back under the same address.
-        let fixed = std::fs::read_to_string(&config)?
-            .replace("127.0.0.1:0\"", &format!("{}\"", address.trim_start_matches("http://")));
-        std::fs::write(&config, fixed)?;
         let token = run_coordinator(&config, &["token", "--scope", "builds:write"])?;
         let join = run_coordinator(&config, &["token", "--scope", "workers"])?;
-        let mut workers = Vec::new();
+        let join = format!("token = \"{}\"\n{mirrors}", join.trim());
+        let (mut workers, mut cables, mut cable_faults) = (Vec::new(), Vec::new(), Vec::new());
         for number in 1..=options.workers {
-            let base = worker_config(root, number, options);
-            let text = format!(
-                "{base}[coordinator]\nurl = \"{address}\"\ntoken = \"{}\"\n{mirrors}",
-                join.trim()
-            );
-            std::fs::write(root.join(format!("worker-{number}.toml")), text)?;
-            workers.push(Some(start_worker(root, number, options.rootless)?));
+            let mut seen = address;
+            if options.cables {
+                let (cable, faults) = cable_to(address, number)?;
+                seen = faults.address();
+                cables.push(cable);
+                cable_faults.push(faults);
+            }
+            let rest = format!("[coordinator]\nurl = \"http://{seen}\"\n{join}");
+            workers.push(Some(first_worker(root, number, &rest, options)?));
         }
-        let token = token.trim().to_owned();
-        let coordinator = Some(coordinator);
         let farm = Self {
             workers,
-            coordinator,
-            _s3: s3,
+            coordinators,
+            cables,
+            cable_faults,
+            _balancer: balancer,
+            s3_faults,
+            registry_faults,
+            s3: Some(s3),
+            s3_host,
             registry,
+            registry_host,
             redis,
             postgres,
-            address,
-            token,
+            address: format!("http://{address}"),
+            token: token.trim().to_owned(),
             is_rootless: options.rootless,
             directory,
         };
-        wait_for("the workers", Duration::from_secs(30), || {
-            let listed = farm.slipway(["workers"]).ok()?.stdout;
-            (listed.matches(" live ").count() == options.workers).then_some(())
-        })?;
+        farm.wait_for_workers(options.workers)?;
         Ok(farm)
+    }
+
+    /// Waits until so many workers are live.
+    pub fn wait_for_workers(&self, count: usize) -> anyhow::Result<()> {
+        Ok(wait_for("the workers", Duration::from_secs(30), || {
+            let listed = self.slipway(["workers"]).ok()?.stdout;
+            (listed.matches(" live ").count() == count).then_some(())
+        })?)
     }
 
     /// The directory of all its files.
@@ -179,7 +213,7 @@ impl Farm {
 
     /// The registry's address.
     pub fn registry(&self) -> &str {
-        self.registry.host()
+        &self.registry_host
     }
 
     /// Redis.
@@ -298,12 +332,12 @@ impl Farm {
 
     /// Kills the coordinator without warning.
     pub fn kill_coordinator(&mut self) -> anyhow::Result<()> {
-        Ok(self.coordinator.take().context("the coordinator is gone already")?.kill()?)
+        Ok(self.coordinators[0].take().context("the coordinator is gone already")?.kill()?)
     }
 
     /// Starts the coordinator again.
     pub fn restart_coordinator(&mut self) -> anyhow::Result<()> {
-        self.coordinator = Some(start_coordinator(self.directory.path())?);
+        self.coordinators[0] = Some(start_coordinator(self.directory.path(), 1)?);
         Ok(())
     }
 
@@ -410,10 +444,68 @@ fn run_coordinator(config: &Path, arguments: &[&str]) -> anyhow::Result<String> 
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn start_coordinator(root: &Path) -> anyhow::Result<Service> {
+/// Where a coordinator's configuration is.
+fn coordinator_config(root: &Path, number: usize) -> PathBuf {
+    match number {
+        1 => root.join("coordinator.toml"),
+        _ => root.join(format!("coordinator-{number}.toml")),
+    }
+}
+
+pub(crate) fn start_coordinator(root: &Path, number: usize) -> anyhow::Result<Service> {
     let mut command = Command::new(program("slipway-coordinator")?);
-    command.arg("serve").arg("--config").arg(root.join("coordinator.toml"));
-    Ok(Service::start("coordinator", &command, root)?)
+    command.arg("serve").arg("--config").arg(coordinator_config(root, number));
+    let name = if number == 1 { "coordinator".to_owned() } else { format!("coordinator-{number}") };
+    Ok(Service::start(&name, &command, root)?)
+}
+
+/// Configures and starts a coordinator; `rest` is its configuration from within `[server]` on.
+fn first_start(root: &Path, number: usize, rest: &str) -> anyhow::Result<(Service, SocketAddr)> {
+    let config = coordinator_config(root, number);
+    let address_file = root.join(format!("address-{number}"));
+    let listen = |address: &str| {
+        let file = address_file.display();
+        format!("[server]\nlisten = \"{address}\"\naddress_file = \"{file}\"\n{rest}")
+    };
+    std::fs::write(&config, listen("127.0.0.1:0"))?;
+    run_coordinator(&config, &["migrate"])?;
+    let coordinator = start_coordinator(root, number)?;
+    let address = wait_for("the coordinator", Duration::from_secs(30), || {
+        std::fs::read_to_string(&address_file).ok().filter(|text| text.ends_with('\n'))
+    })?;
+    let address = address.trim().trim_start_matches("http://");
+    // A restart has to come back under the same address.
+    std::fs::write(&config, listen(address))?;
+    Ok((coordinator, address.parse()?))
+}
+
+/// The address of a server, or of what stands before it.
+fn shown(faults: Option<&FaultProxy>, host: &str) -> String {
+    faults.map_or_else(|| host.to_owned(), FaultProxy::host)
+}
+
+/// A cable that can be pulled, and before it what spoils requests.
+fn cable_to(address: SocketAddr, number: usize) -> anyhow::Result<(Balancer, FaultProxy)> {
+    let cable = Balancer::start(&[address], None)?;
+    let faults = FaultProxy::start(&cable.address().to_string(), number as u64)?;
+    Ok((cable, faults))
+}
+
+/// Configures and starts a worker; `rest` is its configuration from the coordinator on.
+fn first_worker(
+    root: &Path,
+    number: usize,
+    rest: &str,
+    options: FarmOptions,
+) -> anyhow::Result<Service> {
+    let text = worker_config(root, number, options) + rest;
+    std::fs::write(root.join(format!("worker-{number}.toml")), text)?;
+    if options.clocks_off_secs > 0 {
+        let sign = if number % 2 == 1 { '+' } else { '-' };
+        let clock = format!("{sign}{}", options.clocks_off_secs);
+        std::fs::write(root.join(format!("worker-{number}.clock")), clock)?;
+    }
+    start_worker(root, number, options.rootless)
 }
 
 /// The user of workers without rights. Nobody else has the number.
@@ -429,7 +521,7 @@ echo slipway-test:200000:65536 | tee -a $2/subuid >> $2/subgid
 for name in passwd group subuid subgid; do mount --bind $2/$name /etc/$name; done
 exec setpriv --reuid $1 --regid $1 --clear-groups --inh-caps=-all -- $0 run --config $3";
 
-fn start_worker(root: &Path, number: usize, rootless: bool) -> anyhow::Result<Service> {
+pub(crate) fn start_worker(root: &Path, number: usize, rootless: bool) -> anyhow::Result<Service> {
     let config = root.join(format!("worker-{number}.toml"));
     let program = program("slipway-worker")?;
     let mut command = if rootless {
@@ -453,6 +545,16 @@ fn start_worker(root: &Path, number: usize, rootless: bool) -> anyhow::Result<Se
         command
     };
     command.stdin(Stdio::null());
+    if let Ok(clock) = std::fs::read_to_string(root.join(format!("worker-{number}.clock"))) {
+        // Time that passes is right, as on any machine; what time it is is not.
+        let library = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+        let library = library
+            .map(|entry| entry.path().join("faketime/libfaketimeMT.so.1"))
+            .find(|path| path.is_file());
+        let library = library.context("libfaketime is not installed: make deps")?;
+        command.env("LD_PRELOAD", library).env("FAKETIME", clock);
+        command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    }
     Ok(Service::start(&format!("worker-{number}"), &command, root)?)
 }
 
@@ -470,16 +572,19 @@ fn worker_config(root: &Path, number: usize, options: FarmOptions) -> String {
     )
 }
 
-fn start_s3(root: &Path) -> anyhow::Result<(Service, String)> {
-    let data: PathBuf = root.join("s3");
+/// Starts the S3 server and gives its `HOST:PORT`.
+pub(crate) fn start_s3(root: &Path, listen: &str) -> anyhow::Result<(Service, String)> {
     let mut command = Command::new(program("slipway-s3")?);
-    command.args(["--listen", "127.0.0.1:0", "--access-key", "key", "--secret-key", "secret"]);
-    command.arg("--root").arg(data);
+    command.args(["--listen", listen, "--access-key", "key", "--secret-key", "secret"]);
+    command.arg("--root").arg(root.join("s3"));
     let service = Service::start("s3", &command, root)?;
     let address = wait_for("the S3 server", Duration::from_secs(20), || {
         let log = service.log();
-        let line = log.lines().find_map(|line| line.strip_prefix("listening on "))?;
+        let line = log.lines().rev().find_map(|line| line.strip_prefix("listening on "))?;
         Some(line.to_owned())
     })?;
-    Ok((service, format!("http://{address}")))
+    wait_for("its socket", Duration::from_secs(20), || {
+        std::net::TcpStream::connect(&address).ok()
+    })?;
+    Ok((service, address))
 }

@@ -2,6 +2,7 @@
 
 mod archive;
 mod buildkit;
+mod chaos;
 mod farm;
 mod files;
 mod image;
@@ -11,6 +12,7 @@ mod standins;
 
 pub use archive::{ArchivedImage, Node};
 pub use buildkit::BuildKit;
+pub use chaos::{Ended, Launched, Piece, Shape};
 pub use farm::{Farm, FarmOptions, Ran, leftovers};
 pub use files::{WebFile, WebFiles};
 pub use image::{Image, run_image};

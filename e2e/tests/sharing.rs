@@ -237,3 +237,32 @@ fn what_is_wholly_cached_needs_no_worker() {
     assert!(view.stages.iter().all(|stage| stage.attempts == 0), "{view:?}");
     assert_eq!(farm.stop_and_list_leftovers().unwrap(), Vec::<String>::new());
 }
+
+#[test]
+fn a_stage_goes_on_from_layers_that_are_not_stored_yet() {
+    let farm = Farm::start(FarmOptions { workers: 2, ..FarmOptions::default() }).unwrap();
+    // Each layer takes a while to pack, and the next stage reads and changes it.
+    let text = "FROM alpine AS one\nRUN head -c 40000000 /dev/urandom > /random && mkdir /kept\n\
+                FROM one AS two\nRUN head -c 40000000 /random > /copy && rm /random && touch /kept/x\n\
+                FROM two AS three\nRUN cmp -n 100 /copy /copy && ls / > /names\n\
+                FROM scratch\nCOPY --from=three /names /kept /\n";
+    let directory = context(&farm, &[("Dockerfile", text)]);
+    let out = directory.path().join("out");
+    build(&farm, directory.path(), &["-o", out.to_str().unwrap()]);
+    let names = std::fs::read_to_string(out.join("names")).unwrap();
+    assert!(names.contains("copy") && !names.contains("random"), "{names}");
+    assert!(out.join("x").exists());
+    let view = farm
+        .wait_for_build("all is stored", |view| {
+            view.stages.iter().all(|stage| stage.state.is_terminal())
+        })
+        .unwrap();
+    let workers: Vec<_> = view.stages[..3].iter().map(|stage| stage.worker.clone()).collect();
+    assert!(workers.iter().all(|worker| *worker == workers[0]), "{workers:?}");
+    // The layers are those that a worker without them can start from.
+    farm.query("delete from cache_record where key in (select key from step where display like 'RUN cmp%')")
+        .unwrap();
+    let pushed = format!("{}/chain:1", farm.registry());
+    build(&farm, directory.path(), &["--push", "--target", "three", "-t", &pushed]);
+    assert_eq!(farm.stop_and_list_leftovers().unwrap(), Vec::<String>::new());
+}

@@ -6,40 +6,54 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use api::public::v1::{BuildRequest, OutputRequest, TargetRequest};
+use api::public::v1::{BuildRequest, CommandOptions, OutputRequest, TargetRequest};
 use clap::Parser as _;
 use client::public::Client;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
-use super::bakefile::{self, Target};
 use super::build::{metadata, progress, receive, submit};
 use super::engine;
 use super::outputs::{Download, outputs};
 use super::prepare::Prepared;
 use crate::agent;
 use crate::args::{Arguments, Bake, Build, Command};
+use crate::bake::{self, Source, Target};
 use crate::context::{Sent, SentContext};
 use crate::exit::CliError;
 use crate::output::{self, Display};
 
 /// Longest file in bytes.
 const MAX_FILE_BYTES: u64 = 16 << 20;
-/// The files that are read where none is named; the second one need not be there.
-const USUAL: [&str; 2] = ["docker-bake.json", "docker-bake.override.json"];
-/// Files that other programs can turn into one of those.
-const OTHERS: [&str; 6] = [
-    "docker-bake.hcl",
+/// The files that are read where none is named; those that are there, the later ones over the
+/// earlier ones.
+const USUAL: [&str; 8] = [
     "compose.yaml",
     "compose.yml",
     "docker-compose.yml",
     "docker-compose.yaml",
+    "docker-bake.json",
+    "docker-bake.hcl",
+    "docker-bake.override.json",
     "docker-bake.override.hcl",
 ];
+/// Names files where none is named, with `:` between.
+const FILES: &str = "BUILDX_BAKE_FILE";
 
 /// Reads the files and picks the targets.
 pub(super) fn read(arguments: &Bake) -> Result<Vec<Target>, CliError> {
-    let mut texts = Vec::new();
+    if let Some(address) = arguments.targets.first().filter(|name| is_address(name)) {
+        return Err(CliError::usage(format!("{address}: bake files of repositories are not read")));
+    }
+    let mut given = BTreeMap::new();
+    for variable in &arguments.var {
+        let Some((name, value)) = variable.split_once('=') else {
+            return Err(CliError::usage(format!("--var {variable}: NAME=VALUE is expected")));
+        };
+        given.insert(name, value.to_owned());
+    }
+    let lookup = |name: &str| given.get(name).cloned().or_else(|| std::env::var(name).ok());
+    let mut sources = Vec::new();
     for path in files(&arguments.file)? {
         let read: Box<dyn std::io::Read> = if path == Path::new("-") {
             Box::new(std::io::stdin())
@@ -47,42 +61,66 @@ pub(super) fn read(arguments: &Bake) -> Result<Vec<Target>, CliError> {
             Box::new(std::fs::File::open(&path).map_err(|error| CliError::file(&path, &error))?)
         };
         let mut text = String::new();
-        read.take(MAX_FILE_BYTES)
+        read.take(MAX_FILE_BYTES + 1)
             .read_to_string(&mut text)
             .map_err(|error| CliError::file(&path, &error))?;
-        texts.push(text);
+        if text.len() as u64 > MAX_FILE_BYTES {
+            return Err(CliError::file(&path, &format!("longer than {MAX_FILE_BYTES} bytes")));
+        }
+        sources.push(Source { name: path.display().to_string(), text });
     }
-    bakefile::read(&texts, &arguments.targets, &arguments.set).map_err(CliError::usage)
+    bake::read(&sources, &arguments.targets, &arguments.set, &lookup).map_err(CliError::usage)
+}
+
+fn is_address(name: &str) -> bool {
+    name.contains("://") || name.starts_with("git@")
 }
 
 fn files(named: &[PathBuf]) -> Result<Vec<PathBuf>, CliError> {
     if !named.is_empty() {
         return Ok(named.to_vec());
     }
+    if let Some(names) = std::env::var_os(FILES).filter(|names| !names.is_empty()) {
+        return Ok(std::env::split_paths(&names).collect());
+    }
     let found: Vec<PathBuf> =
         USUAL.iter().map(PathBuf::from).filter(|path| path.is_file()).collect();
-    if !found.is_empty() {
-        return Ok(found);
+    if found.is_empty() {
+        return Err(CliError::Usage {
+            message: "there is no bake file and no compose file".to_owned(),
+            hint: Some(format!("name one with -f, or call it {}", USUAL[5])),
+        });
     }
-    let other = OTHERS.iter().find(|name| Path::new(name).is_file());
-    let message = match other {
-        Some(name) => format!("{name} is not read here"),
-        None => format!("there is no {}", USUAL[0]),
-    };
-    let hint = "docker buildx bake --print > docker-bake.json writes the file that is".to_owned();
-    Err(CliError::Usage { message, hint: Some(hint) })
+    Ok(found)
 }
 
-/// Shows the targets as they would be built.
+/// Shows the targets as they would be built, as a file that means the same.
 pub(super) fn print(targets: &[Target]) -> ExitCode {
-    let names: Vec<&str> = targets.iter().map(|target| target.name.as_str()).collect();
-    let values: Map<String, Value> = targets
-        .iter()
-        .map(|target| (target.name.clone(), Value::Object(target.values.clone())))
-        .collect();
+    let wanted = targets.iter().filter(|target| !target.is_linked);
+    let names: Vec<&str> = wanted.map(|target| target.name.as_str()).collect();
+    let value = |target: &Target| {
+        let mut values = target.values.clone();
+        if target.is_linked {
+            values.insert("output".to_owned(), json!(["type=cacheonly"]));
+        }
+        (target.name.clone(), escaped(Value::Object(values)))
+    };
+    let values: Map<String, Value> = targets.iter().map(value).collect();
     let all = json!({"group": {"default": {"targets": names}}, "target": values});
     output::print(&format!("{all:#}"));
     ExitCode::SUCCESS
+}
+
+/// Texts as templates that mean them.
+fn escaped(value: Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(text.replace("${", "$${").replace("%{", "%%{")),
+        Value::Array(items) => Value::Array(items.into_iter().map(escaped).collect()),
+        Value::Object(fields) => {
+            Value::Object(fields.into_iter().map(|(key, item)| (key, escaped(item))).collect())
+        }
+        value => value,
+    }
 }
 
 /// Builds all of them, and waits for the end.
@@ -143,17 +181,20 @@ pub(super) async fn run(
 fn build_of(arguments: &Bake, target: &Target, scratch: &TempDir) -> Result<Build, CliError> {
     let mut all = vec!["slipway".to_owned(), "build".to_owned()];
     let given = [
-        (arguments.push, "--push"),
-        (arguments.load, "--load"),
+        (arguments.push && !target.is_linked, "--push"),
+        (arguments.load && !target.is_linked, "--load"),
         (arguments.no_cache, "--no-cache"),
         (arguments.pull, "--pull"),
     ];
     all.extend(given.iter().filter(|(is_given, _)| *is_given).map(|(_, flag)| (*flag).to_owned()));
+    let attested = [("provenance", &arguments.provenance), ("sbom", &arguments.sbom)];
+    let attested = attested.into_iter().filter_map(|(flag, word)| Some((flag, word.as_ref()?)));
+    all.extend(attested.map(|(flag, word)| format!("--{flag}={word}")));
     all.push(format!("--project={}", arguments.project));
     if let Some(file) = dockerfile(target, scratch)? {
         all.push(format!("--file={file}"));
     }
-    all.extend(bakefile::flags(target).map_err(CliError::usage)?);
+    all.extend(bake::flags(target).map_err(CliError::usage)?);
     let parsed = Arguments::try_parse_from(&all)
         .map_err(|error| CliError::usage(format!("target {}: {error}", target.name)))?;
     match parsed.command {
@@ -203,6 +244,9 @@ async fn request(
             labels: one.labels.clone(),
             platforms: one.platforms.clone(),
             contexts: one.contexts.clone(),
+            commands: Some(one.commands.clone()),
+            no_cache: one.no_cache,
+            no_cache_stages: one.no_cache_stages.clone(),
             outputs: one.outputs.clone(),
         });
         made = Some(match made {
@@ -222,31 +266,24 @@ fn bare(request: BuildRequest) -> BuildRequest {
         labels: BTreeMap::new(),
         platforms: Vec::new(),
         contexts: BTreeMap::new(),
+        commands: CommandOptions::default(),
+        no_cache: false,
+        no_cache_stages: Vec::new(),
         outputs: Vec::new(),
         ..request
     }
 }
 
-/// What all targets have in common: a build has one set of secrets, agents and surroundings.
+/// What all targets have in common: a build has one set of secrets and agents.
 fn joined(all: BuildRequest, one: BuildRequest, name: &str) -> Result<BuildRequest, CliError> {
-    let differs = |what: &str| {
-        CliError::usage(format!("target {name}: other targets have {what}: build it by itself"))
-    };
     let mut secrets = all.secrets.clone();
     for (id, secret) in one.secrets {
         if secrets.get(&id).is_some_and(|known| *known != secret) {
-            return Err(differs(&format!("another secret {id}")));
+            return Err(CliError::usage(format!(
+                "target {name}: other targets have another secret {id}: build it by itself"
+            )));
         }
         secrets.insert(id, secret);
-    }
-    if all.commands != one.commands {
-        return Err(differs("another network, other hosts or limits"));
-    }
-    if all.no_cache != one.no_cache {
-        return Err(differs("another no-cache"));
-    }
-    if all.no_cache_stages != one.no_cache_stages {
-        return Err(differs("another no-cache-filter"));
     }
     let agents = all.agents.union(&one.agents).cloned().collect();
     let pull = all.pull || one.pull;

@@ -1,7 +1,6 @@
 //! One command a file.
 
 mod bake;
-mod bakefile;
 mod build;
 mod builds;
 mod cancel;

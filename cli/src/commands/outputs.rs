@@ -131,6 +131,15 @@ fn typed(
             let (names, options) = image(arguments, values)?;
             Ok((OutputRequest::Image { names, push, by_digest, options }, None))
         }
+        // The cache is filled anyway.
+        "cacheonly" if dest.is_some() => Err("dest= makes no sense with type=cacheonly".to_owned()),
+        "cacheonly" => {
+            let options = ImageOptions::default();
+            Ok((
+                OutputRequest::Image { names: Vec::new(), push: false, by_digest: false, options },
+                None,
+            ))
+        }
         "docker" if dest.is_none() => {
             if values.flag("tar")? == Some(false) {
                 return Err("tar=false needs dest=DIRECTORY".to_owned());
@@ -471,7 +480,7 @@ mod tests {
             (&["-o", "type=docker,tar=false"], "tar=false needs"),
             (&["--load", "-o", "x"], "exclude each other"),
             (&["-o", "type=image,dest=x"], "dest= makes no sense"),
-            (&["-o", "type=cacheonly,dest=x"], "cacheonly is not supported"),
+            (&["-o", "type=cacheonly,dest=x"], "dest= makes no sense with type=cacheonly"),
             (&["-o", "type=imag"], "did you mean image?"),
             (&["-o", "type=oci"], "dest=FILE is missing"),
             (&["-o", "type=oci,tar=false,dest=-"], "tar=false needs"),

@@ -71,10 +71,19 @@ impl App {
                 Some(known) => return Ok(*known),
                 None => step.key,
             },
-            (None, Base::Stage(base)) => match key_of(document, *base) {
-                Some(key) => key,
-                None => return Ok(document.stage.key),
-            },
+            (None, Base::Stage(base)) => {
+                // Its layers may not be stored yet.
+                let id = document.stage_ids.iter().find(|(index, _)| index == base);
+                if let Some((_, id)) = id
+                    && let Some(key) = self.store.last_content_key(*id).await?
+                {
+                    return Ok(key);
+                }
+                match key_of(document, *base) {
+                    Some(key) => key,
+                    None => return Ok(document.stage.key),
+                }
+            }
             // The first step names what it starts from.
             (None, Base::Scratch | Base::Image(_)) => return Ok(first_parent(document)),
         };

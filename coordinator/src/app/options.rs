@@ -13,7 +13,7 @@ use dockerfile::{NamedContext, Options, context_name};
 use fetch::Credentials;
 
 use super::decide::{Decided, Decision};
-use super::targets::{self, Part, Places};
+use super::targets::{self, Part, Places, Uses};
 
 /// The platforms that a build is for, each once.
 pub(super) fn platforms(request: &BuildRequest) -> Vec<Platform> {
@@ -78,21 +78,28 @@ pub(super) struct Settings {
     secrets: BTreeSet<String>,
     /// Names of the agents that the client answers for.
     agents: BTreeSet<String>,
-    no_cache: bool,
-    no_cache_stages: BTreeSet<String>,
+    /// For each stage of the plan whether it is to run whatever the cache holds.
+    fresh: Vec<bool>,
     /// How layers are compressed.
     pub(super) compression: LayerCompression,
 }
 
 impl Settings {
-    pub(super) fn of(request: &BuildRequest, parts: &[Part]) -> Self {
-        let lower = |name: &String| name.to_ascii_lowercase();
+    pub(super) fn of(request: &BuildRequest, parts: &[Part], plan: &Plan, uses: &Uses) -> Self {
+        let is_fresh = |stage: &PlannedStage| {
+            uses.of(stage.index).any(|part| {
+                let request = &parts[part].request;
+                let is_named = |name: &String| {
+                    request.no_cache_stages.iter().any(|other| other.eq_ignore_ascii_case(name))
+                };
+                request.no_cache || stage.name.as_ref().is_some_and(is_named)
+            })
+        };
         Self {
             contexts: targets::contexts(parts),
             secrets: request.secrets.keys().cloned().collect(),
             agents: request.agents.clone(),
-            no_cache: request.no_cache,
-            no_cache_stages: request.no_cache_stages.iter().map(lower).collect(),
+            fresh: plan.stages.iter().map(is_fresh).collect(),
             compression: super::outputs::layer_compression(
                 parts.iter().flat_map(|part| &part.request.outputs),
             ),
@@ -101,13 +108,12 @@ impl Settings {
 
     /// Whether the stage is to run whatever the cache holds.
     pub(super) fn is_fresh(&self, stage: &PlannedStage) -> bool {
-        let is_named = |name: &String| self.no_cache_stages.contains(&name.to_ascii_lowercase());
-        self.no_cache || stage.name.as_ref().is_some_and(is_named)
+        self.fresh.get(stage.index.0 as usize).copied().unwrap_or(false)
     }
 
     /// Whether any stage is.
     pub(super) fn has_fresh_stages(&self) -> bool {
-        !self.no_cache_stages.is_empty()
+        self.fresh.contains(&true)
     }
 
     /// The named contexts that the stage reads.
@@ -159,12 +165,22 @@ impl Settings {
                     );
                     let message = format!("secret {id}: not found");
                     let failure = Failure::new(FailureClass::User, "secret-missing", message);
-                    failures.push(file.place(failure.with_hint(hint), step.lines, Some(id)));
+                    failures.push(file.place(
+                        failure.with_hint(hint),
+                        stage.index,
+                        step.lines,
+                        Some(id),
+                    ));
                 }
                 let is_missing =
                     |agent: &Agent<'_>| agent.required && !self.agents.contains(agent.id);
                 for agent in agents(step).into_iter().filter(is_missing) {
-                    failures.push(file.place(no_agent(agent.id), step.lines, agent.because));
+                    failures.push(file.place(
+                        no_agent(agent.id),
+                        stage.index,
+                        step.lines,
+                        agent.because,
+                    ));
                 }
             }
         }

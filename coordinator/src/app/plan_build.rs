@@ -11,7 +11,7 @@ use common::outcome::Failure;
 use common::plan::{DEFAULT_AGENT, Plan, PlannedStage};
 use common::tree::Manifest;
 use common::{BuildId, Digest, FailureClass, Platform, ProjectName};
-use dockerfile::{Dockerfile, ImageFacts, Links, NamedContext, Options, context_name};
+use dockerfile::{Dockerfile, ImageFacts, Links, NamedContext, Options, Planned, context_name};
 use logbus::Message;
 use oci::Reference;
 use store::{ClaimedBuild, NewPlan, ObjectKey, ObjectRow, StoreError};
@@ -25,7 +25,7 @@ use super::options::{Settings, options, platforms};
 use super::outputs::Outputs;
 use super::refresh::without_stages;
 use super::remotes::Servers;
-use super::targets::{self, Earlier, Part, Places};
+use super::targets::{self, Earlier, Part, Places, Uses};
 use super::{App, AppError};
 
 /// How long an answer of a registry about a tag is good.
@@ -52,6 +52,8 @@ pub(super) struct Prepared {
     pub(super) plan: Plan,
     /// What is built, one after the other.
     pub(super) parts: Vec<Part>,
+    /// Which of them has which stage.
+    pub(super) uses: Uses,
     pub(super) warnings: Vec<String>,
     /// One for each stage, in order.
     pub(super) decided: Vec<Decided>,
@@ -169,7 +171,7 @@ impl App {
         let fetcher = self.fetcher_of(build.id, &request).await?;
         let has_agent = request.agents.contains(DEFAULT_AGENT);
         let agent = has_agent.then(|| self.planner_agent(build.id, planner));
-        let Prepared { plan, warnings, decided, parts } =
+        let Prepared { plan, warnings, decided, parts, uses } =
             self.prepare(&request, &Servers { fetcher, agent }, Packs::Needed).await?;
         let mut exports = Vec::new();
         for part in &parts {
@@ -178,7 +180,8 @@ impl App {
             let awaits_digests = request.await_digests;
             exports.push(Export { name, targets, outputs, awaits_digests });
         }
-        let mut stored = new_plan(&plan, &decided, &Settings::of(&request, &parts), exports)?;
+        let settings = Settings::of(&request, &parts, &plan, &uses);
+        let mut stored = new_plan(&plan, &decided, &settings, exports)?;
         stored.context = targets::main_context(&parts);
         stored.inputs = targets::manifests(&parts);
         stored.warnings = warnings;
@@ -200,40 +203,36 @@ impl App {
         let files = targets::parse(&parts)?;
         let main = targets::main_context(&parts);
         let (mut earlier, mut contexts) = (Earlier::default(), BTreeMap::new());
-        for (part, file) in parts.iter_mut().zip(&files) {
-            let request = &part.request;
-            let own = targets::manifest_of(request);
+        for (position, (part, file)) in parts.iter_mut().zip(&files).enumerate() {
+            let own = targets::manifest_of(&part.request);
             if let Some(digest) = own.filter(|digest| !contexts.contains_key(digest)) {
                 contexts.insert(digest, self.context(&request.project, &digest, packs).await?);
             }
             let context = own.and_then(|digest| contexts.get(&digest));
-            let layouts = Layouts::of(request)?;
+            let planned = self.plan_part(part, file, context, servers, &earlier, packs).await;
             let start = earlier.count();
-            for options in self.options(request, packs).await? {
-                let known = (&layouts, &earlier);
-                let (images, links) = self.images(file, &options, request, known, packs).await?;
-                let mut planned = servers.plan_file(file, options, &images, context).await?;
+            for (mut planned, links) in planned.map_err(|error| part.blame(error))? {
                 if part.name.is_some() {
-                    targets::rename_contexts(&mut planned.plan, request, main);
+                    targets::rename_contexts(&mut planned.plan, &part.request, main);
                 }
                 part.epoch = planned.epoch;
-                earlier.add(planned, links);
+                earlier.add(planned, links, position);
             }
             part.targets = start..earlier.count();
             earlier.end(part);
         }
-        let Some(planned) = earlier.planned() else {
+        let Some((planned, uses)) = earlier.planned() else {
             return Err(join(Vec::new()));
         };
         if let Some(violation) = planned.violation {
             return Err(violation.into());
         }
-        let settings = Settings::of(request, &parts);
+        let settings = Settings::of(request, &parts, &planned.plan, &uses);
         let decided = match packs {
             Packs::Needed => self.settled(&request.project, &planned.plan, &settings).await?,
             Packs::NotNeeded => self.decide(&request.project, &planned.plan, &settings).await?,
         };
-        let file = targets::file_for_places(&parts, &files);
+        let file = Places { parts: &parts, files: &files, uses: &uses };
         let missing = settings.missing(&file, &planned.plan, &decided);
         if !missing.is_empty() {
             return Err(join(missing));
@@ -241,7 +240,28 @@ impl App {
         self.check_platforms(&file, &planned.plan, &decided).await?;
         let found = planned.findings.iter().map(ToString::to_string);
         let warnings = planned.warnings.iter().cloned().chain(found).collect();
-        Ok(Prepared { plan: planned.plan, warnings, decided, parts })
+        Ok(Prepared { plan: planned.plan, warnings, decided, parts, uses })
+    }
+
+    /// The plans of one part, one for each platform.
+    async fn plan_part(
+        &self,
+        part: &Part,
+        file: &Dockerfile,
+        context: Option<&Manifest>,
+        servers: &Servers,
+        earlier: &Earlier,
+        packs: Packs,
+    ) -> Result<Vec<(Planned, Links)>, PlanError> {
+        let request = &part.request;
+        let layouts = Layouts::of(request)?;
+        let mut plans = Vec::new();
+        for options in self.options(request, packs).await? {
+            let known = (&layouts, earlier);
+            let (images, links) = self.images(file, &options, request, known, packs).await?;
+            plans.push((servers.plan_file(file, options, &images, context).await?, links));
+        }
+        Ok(plans)
     }
 
     /// Commands run where a worker of their platform is, or has been.
@@ -268,7 +288,9 @@ impl App {
                 let hint = "start the stage with FROM --platform=$BUILDPLATFORM and build for \
                             $TARGETARCH there, or add a worker of that platform";
                 let failure = Failure::new(FailureClass::User, "no-such-worker", message);
-                return Err(file.place(failure.with_hint(hint), step.lines, None).into());
+                return Err(file
+                    .place(failure.with_hint(hint), stage.index, step.lines, None)
+                    .into());
             }
         }
         Ok(())
@@ -383,7 +405,14 @@ impl App {
             Err(blobstore::objects::ObjectError::Store { action, name, message }) => {
                 return Err(blobstore::objects::ObjectError::Store { action, name, message }.into());
             }
-            Err(error) => return Err(incomplete(error.to_string())),
+            Err(error) => {
+                // Otherwise whoever sends it again would be told that it is there.
+                let key = ObjectKey { kind: "manifest", digest: *digest };
+                if self.store.strike_out(project, &key).await? {
+                    tracing::error!(%error, "an object was struck out");
+                }
+                return Err(incomplete(error.to_string()));
+            }
         };
         let manifest = manifest::decode(&bytes).map_err(|error| incomplete(error.to_string()))?;
         if packs == Packs::NotNeeded {

@@ -79,6 +79,7 @@ impl App {
     pub(crate) async fn report_done(&self, report: &DoneReport) -> Result<(), AppError> {
         let spent = spent(&report.timing, &report.slices_read, report.uploaded_bytes)?;
         let done = self.store.stage_done(report.lease, &spent).await;
+        self.bus.send(Message::Workers);
         self.tell(&self.count_stale("done", done)?);
         Ok(())
     }

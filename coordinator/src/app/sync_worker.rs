@@ -184,7 +184,11 @@ impl App {
         let document: StageDocument = serde_json::from_value(row.plan)?;
         let base_is_new = row.base_layers.is_none();
         let producer = row.producer_layers.into_iter().next().map(|(_, layers)| layers);
-        let Some(base_layers) = row.base_layers.or(producer) else { return Ok(None) };
+        let base_layers = row.base_layers.or(producer);
+        let unstored_base = row.unstored_base.filter(|_| base_layers.is_none());
+        if base_layers.is_none() && unstored_base.is_none() {
+            return Ok(None);
+        }
         let inputs =
             row.slices.into_iter().map(|(stage, slice)| slice_input(stage, slice)).collect();
         let secrets = self.secrets(row.build, &document.secrets).await?;
@@ -199,7 +203,8 @@ impl App {
             stage: document.stage,
             stage_ids: document.stage_ids,
             images: document.images,
-            base_layers,
+            base_layers: base_layers.unwrap_or_default(),
+            unstored_base,
             first_step: row.first_step,
             context: row.context,
             make_slices: row.make_slices,

@@ -34,6 +34,30 @@ pub(super) struct Part {
     pub(super) epoch: Option<i64>,
 }
 
+impl Part {
+    /// A failure with the name of the target that it is of.
+    pub(super) fn blame(&self, error: PlanError) -> PlanError {
+        match (error, &self.name) {
+            (PlanError::Failed(mut failure), Some(name)) => {
+                failure.message = format!("target {name}: {}", failure.message);
+                PlanError::Failed(failure)
+            }
+            (error, _) => error,
+        }
+    }
+}
+
+/// Which parts have a stage of the whole plan, by the stage's position.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Uses(Vec<BTreeSet<usize>>);
+
+impl Uses {
+    /// The parts that have a stage.
+    pub(super) fn of(&self, stage: StageIndex) -> impl Iterator<Item = usize> {
+        self.0.get(stage.0 as usize).into_iter().flatten().copied()
+    }
+}
+
 /// The targets of a request, in its order.
 pub(super) fn parts(request: &BuildRequest) -> Vec<Part> {
     let part = |name, request| Part { name, request, targets: 0..0, epoch: None };
@@ -51,6 +75,9 @@ pub(super) fn parts(request: &BuildRequest) -> Vec<Part> {
             platforms: target.platforms,
             contexts: target.contexts,
             outputs: target.outputs,
+            commands: target.commands.unwrap_or_else(|| common.commands.clone()),
+            no_cache: common.no_cache || target.no_cache,
+            no_cache_stages: [common.no_cache_stages.clone(), target.no_cache_stages].concat(),
             ..common.clone()
         };
         part(Some(target.name), request)
@@ -124,7 +151,8 @@ pub(super) fn parse(parts: &[Part]) -> Result<Vec<Dockerfile>, PlanError> {
     let parse = |part: &Part| {
         let BuildSource::Context(source) = &part.request.source;
         let bytes = BASE64_STANDARD.decode(&source.dockerfile.content_base64).unwrap_or_default();
-        dockerfile::parse(&source.dockerfile.name, &bytes).map_err(join)
+        let parsed = dockerfile::parse(&source.dockerfile.name, &bytes);
+        parsed.map_err(|failures| part.blame(join(failures)))
     };
     parts.iter().map(parse).collect()
 }
@@ -186,6 +214,7 @@ pub(super) fn reference(name: &str) -> String {
 #[derive(Debug, Default)]
 pub(super) struct Earlier {
     planned: Option<Planned>,
+    uses: Uses,
     names: BTreeMap<String, Range<usize>>,
 }
 
@@ -195,10 +224,16 @@ impl Earlier {
         self.planned.as_ref().map_or(0, |planned| planned.plan.targets.len())
     }
 
-    /// Adds a plan, which may start from what is there.
-    pub(super) fn add(&mut self, planned: Planned, links: Links) {
+    /// Adds a plan of a part, which may start from what is there.
+    pub(super) fn add(&mut self, planned: Planned, links: Links, part: usize) {
         let before = self.planned.take().map(|planned| (planned, Links::new()));
-        self.planned = merge_linked(before.into_iter().chain([(planned, links)]).collect());
+        let merged = merge_linked(before.into_iter().chain([(planned, links)]).collect());
+        let Some((planned, places)) = merged else { return };
+        self.uses.0.resize_with(planned.plan.stages.len(), BTreeSet::new);
+        for place in places {
+            self.uses.0[place.0 as usize].insert(part);
+        }
+        self.planned = Some(planned);
     }
 
     /// From now on others can start from it.
@@ -208,9 +243,9 @@ impl Earlier {
         }
     }
 
-    /// All of it.
-    pub(super) fn planned(self) -> Option<Planned> {
-        self.planned
+    /// All of it, and whose its stages are.
+    pub(super) fn planned(self) -> Option<(Planned, Uses)> {
+        Some((self.planned?, self.uses))
     }
 
     /// The image that stands for what a target makes, if that is what `reference` means, and its
@@ -246,26 +281,30 @@ impl Earlier {
     }
 }
 
-/// The Dockerfile where failures of the whole plan lie, if there is only one.
-pub(super) struct Places<'a>(Option<&'a Dockerfile>);
-
-/// Which file failures of the whole plan can be placed in.
-pub(super) fn file_for_places<'a>(parts: &[Part], files: &'a [Dockerfile]) -> Places<'a> {
-    let texts: BTreeSet<&str> = parts
-        .iter()
-        .map(|part| {
-            let BuildSource::Context(source) = &part.request.source;
-            source.dockerfile.content_base64.as_str()
-        })
-        .collect();
-    Places(files.first().filter(|_| texts.len() == 1))
+/// Where failures of the whole plan lie.
+pub(super) struct Places<'a> {
+    pub(super) parts: &'a [Part],
+    /// One for each part.
+    pub(super) files: &'a [Dockerfile],
+    pub(super) uses: &'a Uses,
 }
 
 impl Places<'_> {
-    /// The failure, with its place where that is known.
-    pub(super) fn place(&self, failure: Failure, lines: LineRange, word: Option<&str>) -> Failure {
-        match self.0 {
-            Some(file) => file.place(failure, lines, word),
+    /// The failure of a stage, with its place in the file of the first target that has it.
+    pub(super) fn place(
+        &self,
+        failure: Failure,
+        stage: StageIndex,
+        lines: LineRange,
+        word: Option<&str>,
+    ) -> Failure {
+        let Some(part) = self.uses.of(stage).next() else { return failure };
+        let failure = self.files[part].place(failure, lines, word);
+        match &self.parts[part].name {
+            Some(name) => {
+                let message = format!("target {name}: {}", failure.message);
+                Failure { message, ..failure }
+            }
             None => failure,
         }
     }

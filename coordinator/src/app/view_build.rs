@@ -148,6 +148,7 @@ fn stage_view(row: &StageRow, all: &[StageRow]) -> Result<StageView, AppError> {
         ended_at: row.ended_at,
         failure: row.failure.clone().map(document).transpose()?,
         waiting_for: waiting_for(state, row, all),
+        is_done: row.is_done,
         attached_to: row.attached_to.map(|(stage, build)| AttachedView { build, stage }),
     })
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use logbus::Message;
+use store::Watch;
 use tokio_util::sync::CancellationToken;
 
 use super::time;
@@ -14,19 +15,20 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs until `stop`.
 pub(crate) async fn run(app: Arc<App>, stop: CancellationToken) {
+    let mut watch = Watch::default();
     loop {
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}
             () = stop.cancelled() => return,
         }
-        if let Err(error) = round(&app).await {
+        if let Err(error) = round(&app, &mut watch).await {
             tracing::warn!(%error, "a round of upkeep failed");
         }
     }
 }
 
-async fn round(app: &App) -> store::Result<()> {
-    let lost = app.store.expire_workers(app.lost_after.as_secs_f64()).await?;
+async fn round(app: &App, watch: &mut Watch) -> store::Result<()> {
+    let lost = app.store.expire_workers(app.lost_after.as_secs_f64(), watch).await?;
     if lost > 0 {
         tracing::warn!(workers = lost, "workers were lost, their stages are ready again");
         app.metrics.workers_lost_total.inc_by(lost as u64);

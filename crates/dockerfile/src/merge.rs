@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use common::image::ContainerConfig;
 use common::plan::{
     Base, CopyFrom, Demand, ImageIndex, Mount, Op, Plan, PlannedStage, SliceSelector, StageIndex,
     Step,
@@ -24,15 +25,17 @@ pub type Links = BTreeMap<String, StageIndex>;
 #[expect(clippy::expect_used, reason = "documented: one plan at least")]
 pub fn merge(plans: Vec<Planned>) -> Planned {
     let plans = plans.into_iter().map(|plan| (plan, Links::new()));
-    merge_linked(plans.collect()).expect("a plan")
+    merge_linked(plans.collect()).expect("a plan").0
 }
 
-/// The same for plans that start from what earlier ones make; nothing is nothing.
-pub fn merge_linked(plans: Vec<(Planned, Links)>) -> Option<Planned> {
+/// The same for plans that start from what earlier ones make, with where the last plan's stages are
+/// now; nothing is nothing.
+pub fn merge_linked(plans: Vec<(Planned, Links)>) -> Option<(Planned, Vec<StageIndex>)> {
     let mut plans = plans.into_iter();
     let (mut merged, _) = plans.next()?;
+    let mut places = merged.plan.stages.iter().map(|stage| stage.index).collect();
     for (other, links) in plans {
-        add(&mut merged.plan, other.plan, &links);
+        places = add(&mut merged.plan, other.plan, &links);
         merged.remotes.extend(other.remotes);
         for warning in other.warnings {
             if !merged.warnings.contains(&warning) {
@@ -47,7 +50,7 @@ pub fn merge_linked(plans: Vec<(Planned, Links)>) -> Option<Planned> {
     merged.findings.dedup();
     merged.plan.stages.iter_mut().for_each(|stage| stage.demands.clear());
     demands(&mut merged.plan.stages);
-    Some(merged)
+    Some((merged, places))
 }
 
 /// Gives the contexts that a plan reads other names, or something else in their place. The main one
@@ -69,7 +72,8 @@ enum Found {
     Stage(StageIndex),
 }
 
-fn add(plan: &mut Plan, other: Plan, links: &Links) {
+/// Adds a plan, and says where its stages are now.
+fn add(plan: &mut Plan, other: Plan, links: &Links) -> Vec<StageIndex> {
     let mut images = Vec::new();
     for image in other.images {
         if let Some(stage) = links.get(&image.reference) {
@@ -111,6 +115,13 @@ fn add(plan: &mut Plan, other: Plan, links: &Links) {
                 CopyFrom::Context | CopyFrom::Scratch | CopyFrom::NamedContext { .. } => {}
             }
         }
+        let alike = plan.stages.iter().find(|known| is_same_but_for_labels(known, &stage));
+        if let Some(known) = alike.filter(|known| known.config != stage.config) {
+            // What the request's labels tell apart runs once all the same.
+            stage.base = Base::Stage(known.index);
+            stage.steps.clear();
+            stage.history.clear();
+        }
         let found = plan.stages.iter().position(|known| is_same(known, &stage));
         let position = found.unwrap_or_else(|| {
             let is_taken = |known: &PlannedStage| known.label == stage.label;
@@ -127,6 +138,7 @@ fn add(plan: &mut Plan, other: Plan, links: &Links) {
         target.stage = stages[target.stage.0 as usize];
         plan.targets.push(target);
     }
+    stages
 }
 
 fn index(position: usize) -> u32 {
@@ -135,14 +147,20 @@ fn index(position: usize) -> u32 {
 
 /// Whether two stages do the same on the same and make the same image of it.
 fn is_same(one: &PlannedStage, other: &PlannedStage) -> bool {
+    one.config == other.config && is_same_but_for_labels(one, other)
+}
+
+/// Whether two stages do the same on the same; labels change no file.
+fn is_same_but_for_labels(one: &PlannedStage, other: &PlannedStage) -> bool {
+    let bare = |stage: &PlannedStage| ContainerConfig { labels: None, ..stage.config.clone() };
     one.source_index == other.source_index
         && one.key == other.key
         && one.base == other.base
         && one.platform == other.platform
         && one.steps == other.steps
-        && one.config == other.config
         && one.author == other.author
         && one.history == other.history
+        && bare(one) == bare(other)
 }
 
 fn sources(step: &mut Step) -> Vec<&mut CopyFrom> {

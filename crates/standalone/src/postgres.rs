@@ -107,6 +107,22 @@ impl Postgres {
         self.service.is_running()
     }
 
+    /// Kills it without warning; its processes follow by themselves.
+    pub fn kill(&mut self) -> Result<(), ServiceError> {
+        self.service.kill()
+    }
+
+    /// Starts it again on the same data and waits until it answers.
+    pub fn restart(&mut self) -> Result<(), ServiceError> {
+        self.service.restart()?;
+        self.wait_until_ready()
+    }
+
+    /// Sends a signal to the server and to each of its processes, which have groups of their own.
+    pub fn signal(&self, signal: Signal) -> Result<(), ServiceError> {
+        self.service.signal_tree(signal)
+    }
+
     /// What a query gives: a line a row, columns between bars.
     pub fn query(&self, database: &str, text: &str) -> Result<String, ServiceError> {
         let failed = |message| ServiceError::Preparation { program: "psql", message };

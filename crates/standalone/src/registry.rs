@@ -51,6 +51,11 @@ impl Registry {
         &self.host
     }
 
+    /// The process.
+    pub fn service(&mut self) -> &mut Service {
+        &mut self.service
+    }
+
     /// Whether it still runs.
     pub fn is_running(&mut self) -> bool {
         self.service.is_running()

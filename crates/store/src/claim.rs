@@ -1,11 +1,36 @@
 //! Who holds a stage: claims, and what becomes of those of workers that are gone.
 
 use common::{Epoch, Lease, SessionId, StageId, WorkerId};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::flight::wanted_by_others;
 use crate::result::{give_up_exports, requeue};
 use crate::{Result, Store};
+
+/// What is remembered between looks for silent workers.
+#[derive(Debug, Default)]
+pub struct Watch {
+    last: Option<OffsetDateTime>,
+    /// There was no gap between looks since then.
+    since: Option<OffsetDateTime>,
+}
+
+/// Two looks may lie so far apart, at least: they come every second, and machines are slow at times.
+const LEAST_GAP: time::Duration = time::Duration::milliseconds(2500);
+
+impl Watch {
+    /// Takes note of a look. Whether workers could have called all the time that they had.
+    fn look(&mut self, now: OffsetDateTime, lost_after: time::Duration) -> bool {
+        let gap = LEAST_GAP.max(lost_after / 4);
+        let since = match (self.last, self.since) {
+            (Some(last), Some(since)) if now - last <= gap => since,
+            _ => now,
+        };
+        (self.last, self.since) = (Some(now), Some(since));
+        now - since >= lost_after
+    }
+}
 
 impl Store {
     /// Gives a stage to a worker, if it is still ready and the worker is still live. The epoch
@@ -23,7 +48,8 @@ impl Store {
                       unplaceable_since = null, unplaceable_reason = null
                from worker w
                where s.id = (select id from stage where id = $1 and state = 'ready'
-                             and not_before <= now() for update skip locked)
+                             and not_before <= now() and coalesce(only_worker, $2) = $2
+                             for update skip locked)
                  and w.id = $2 and w.session = $3 and not w.lost and not w.draining
                  and (w.quarantined_until is null or w.quarantined_until <= now())
                returning s.epoch"#,
@@ -48,8 +74,17 @@ impl Store {
 
     /// Gives up on workers that have not called for `lost_after_secs`: their stages are ready again.
     /// Returns how many workers that were.
-    pub async fn expire_workers(&self, lost_after_secs: f64) -> Result<usize> {
+    ///
+    /// While the database was away, or whoever looks here, nobody could call: then all workers have
+    /// that long again. Everything goes by the clock that is read when the transaction begins, so a
+    /// pause between here and the update takes nobody's lease either.
+    pub async fn expire_workers(&self, lost_after_secs: f64, watch: &mut Watch) -> Result<usize> {
         let mut transaction = self.begin().await?;
+        let now =
+            sqlx::query_scalar!(r#"select now() as "now!""#).fetch_one(&mut *transaction).await?;
+        if !watch.look(now, time::Duration::seconds_f64(lost_after_secs)) {
+            return Ok(0);
+        }
         let lost = sqlx::query_scalar!(
             r#"update worker set lost = true, free_slots = 0
                where not lost and session is not null
@@ -113,4 +148,23 @@ pub(crate) async fn give_up_held(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_in_which_nobody_could_call_is_nobodys_silence() {
+        let start = OffsetDateTime::UNIX_EPOCH;
+        let lost_after = time::Duration::seconds(15);
+        let mut watch = Watch::default();
+        let mut look = |secs| watch.look(start + time::Duration::seconds(secs), lost_after);
+        // Whoever has just begun to look has not seen anybody be silent.
+        assert!((0..15).all(|secs| !look(secs)));
+        assert!(look(15) && look(16) && look(19));
+        // The database was away for 20 seconds.
+        assert!((39..54).all(|secs| !look(secs)));
+        assert!(look(54));
+    }
 }

@@ -95,6 +95,17 @@ impl Store {
         Ok(found.flatten().and_then(|key| key.parse().ok()))
     }
 
+    /// The content key of the last step of a stage of this build, where it is another one than its key.
+    pub async fn last_content_key(&self, stage: StageId) -> Result<Option<Digest>> {
+        let found = sqlx::query_scalar!(
+            "select content_key from step where stage_id = $1 order by number desc limit 1",
+            stage.0,
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(found.flatten().and_then(|key| key.parse().ok()))
+    }
+
     /// Writes down what was found for a held stage: its steps are cached, under their keys too, and
     /// the slices are its own. Returns the slices.
     pub async fn save_found(

@@ -147,6 +147,8 @@ pub struct StageJobRow {
     pub base_layers: Option<Vec<Layer>>,
     /// Layers of the stages that it waits for: that which it starts from, or those that it exports.
     pub producer_layers: Vec<(StageId, Vec<Layer>)>,
+    /// The stage that it starts from, where that is done and not stored yet.
+    pub unstored_base: Option<StageId>,
     /// Slices to make.
     pub make_slices: Vec<SliceSelector>,
     /// Digest of the context's manifest.
@@ -230,9 +232,9 @@ impl Store {
         .await?
         .ok_or(StoreError::NotFound("stage"))?;
         let producers = sqlx::query!(
-            r#"select e.producer, d.layers as "layers!"
+            r#"select e.producer, d.layers
                from stage_edge e join stage_detail d on d.stage_id = e.producer
-               where e.consumer = $1 and e.is_base and d.layers is not null"#,
+               where e.consumer = $1 and e.is_base"#,
             stage.0,
         )
         .fetch_all(&self.pool)
@@ -271,9 +273,14 @@ impl Store {
             plan: row.plan,
             first_step: u32::try_from(row.first_step).unwrap_or(0),
             base_layers: row.base_layers.map(|layers| read("layers", layers)).transpose()?,
+            unstored_base: producers
+                .iter()
+                .find(|row| row.layers.is_none())
+                .map(|row| StageId(row.producer)),
             producer_layers: producers
                 .into_iter()
-                .map(|row| Ok((StageId(row.producer), read("layers", row.layers)?)))
+                .filter_map(|row| Some((row.producer, row.layers?)))
+                .map(|(producer, layers)| Ok((StageId(producer), read("layers", layers)?)))
                 .collect::<Result<_>>()?,
             make_slices: read("slices", row.make_slices)?,
             context: row.context.and_then(|digest| digest.parse().ok()),

@@ -96,13 +96,13 @@ impl Store {
                    select distinct c.id from project p cross join lateral (
                        (select s.id from stage s
                         where s.state = 'ready' and s.project = p.project and s.not_before <= now()
-                          and s.platform = any($2) and s.labels <@ $3
+                          and s.platform = any($2) and s.labels <@ $3 and coalesce(s.only_worker, $1) = $1
                           and ($4::int = 0 or s.cpu_millis <= $4) and ($5::bigint = 0 or s.memory_bytes <= $5)
                         order by s.priority desc, s.critical_millis desc, s.ready_at limit 32)
                        union all
                        (select s.id from stage s
                         where s.state = 'ready' and s.project = p.project and s.not_before <= now()
-                          and s.platform = any($2) and s.labels <@ $3
+                          and s.platform = any($2) and s.labels <@ $3 and coalesce(s.only_worker, $1) = $1
                           and ($4::int = 0 or s.cpu_millis <= $4) and ($5::bigint = 0 or s.memory_bytes <= $5)
                         order by s.ready_at limit 8)) c
                    where p.project is not null limit 2000)

@@ -254,6 +254,19 @@ impl Store {
             .execute(&mut *transaction)
             .await?;
         spend(&mut transaction, lease.stage, spent).await?;
+        // What starts from it need not wait for its layers where it is unpacked.
+        sqlx::query!(
+            r#"with children as (
+                   select c.id from stage c join stage_edge e on e.consumer = c.id
+                   where e.producer = $1 and e.is_base and c.state = 'waiting' and c.kind = 'stage'
+                   order by c.id for update of c)
+               update stage c set state = 'ready', ready_at = now(), only_worker = p.worker_id,
+                      home_worker = p.worker_id
+               from children, stage p where c.id = children.id and p.id = $1"#,
+            lease.stage.0,
+        )
+        .execute(&mut *transaction)
+        .await?;
         end_build_if_done(&mut transaction, stage.build_id).await?;
         let mut builds = vec![BuildId(stage.build_id)];
         builds.extend(share_done(&mut transaction, lease.stage).await?);
@@ -412,13 +425,15 @@ pub(crate) async fn unlock_children(
     sqlx::query!(
         r#"with children as (
                select c.id from stage c join stage_edge e on e.consumer = c.id
-               where e.producer = $1 and e.is_base and c.state in ('waiting', 'attached')
+               where e.producer = $1 and e.is_base
+                 and c.state in ('waiting', 'attached', 'ready', 'running', 'parked')
                order by c.id for update of c)
            update stage c set bases_missing = c.bases_missing - 1, home_worker = $2,
-                  base_chain = $3, base_bytes = $4,
+                  base_chain = $3, base_bytes = $4, only_worker = null,
                   state = case when c.state = 'waiting' and c.bases_missing <= 1 then 'ready'
                           else c.state end,
-                  ready_at = case when c.bases_missing <= 1 then now() else c.ready_at end
+                  ready_at = case when c.state in ('waiting', 'attached') and c.bases_missing <= 1
+                             then now() else c.ready_at end
            from children where c.id = children.id"#,
         stage,
         row.worker_id,
@@ -576,7 +591,8 @@ async fn end_attempt(
     Ok(())
 }
 
-/// Back to `ready`: for another worker, under the next epoch.
+/// Back to `ready`: for another worker, under the next epoch. What has started from its unpacked layers
+/// alone waits again, and so does the stage itself where its own base is not stored.
 pub(crate) async fn requeue(
     connection: &mut sqlx::PgConnection,
     stage: StageId,
@@ -584,13 +600,26 @@ pub(crate) async fn requeue(
     counts: bool,
 ) -> Result<()> {
     sqlx::query!(
-        r#"update stage set state = 'ready', ready_at = now(), worker_id = null, session = null,
-                  home_worker = null, done_at = null, not_before = now() + make_interval(secs => $2),
+        r#"update stage s set ready_at = now(), worker_id = null, session = null,
+                  state = case when exists (
+                              select 1 from stage_edge e join stage p on p.id = e.producer
+                              where e.consumer = s.id and e.is_base
+                                and p.state not in ('succeeded', 'cached')) then 'waiting'
+                          else 'ready' end,
+                  only_worker = null, home_worker = null, done_at = null, not_before = now() + make_interval(secs => $2),
                   attempts = attempts - case when $3 then 0 else 1 end
            where id = $1"#,
         stage.0,
         pause_secs,
         counts,
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
+        r#"update stage c set state = 'waiting', only_worker = null
+           from stage_edge e
+           where e.producer = $1 and e.is_base and c.id = e.consumer and c.state = 'ready'"#,
+        stage.0,
     )
     .execute(&mut *connection)
     .await?;

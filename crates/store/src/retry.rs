@@ -73,9 +73,8 @@ impl Store {
             r#"update stage s set state = case when n.missing = 0 then 'ready' else 'waiting' end,
                       bases_missing = n.missing, attempts = 0, drop_reason = null,
                       worker_id = null, session = null, home_worker = null, not_before = now(),
-                      attached_to = null, done_at = null,
-                      started_at = null, ended_at = null, unplaceable_since = null,
-                      unplaceable_reason = null,
+                      attached_to = null, done_at = null, only_worker = null,
+                      started_at = null, ended_at = null, unplaceable_since = null, unplaceable_reason = null,
                       ready_at = case when n.missing = 0 then now() end
                from (select s.id, (count(p.id) filter (
                             where p.state not in ('succeeded', 'cached')))::int as missing

@@ -4,9 +4,11 @@
 //! stands for it; should the test itself be killed, the kernel ends the service. Start services on
 //! the thread that keeps them: the kernel watches that thread.
 
+mod faults;
 mod process;
 mod redis;
 
+pub use faults::{Balancer, Dice, Fault, FaultProxy, Rule};
 pub use process::{free_port, postgres, program, registry};
 pub use redis::Redis;
 pub use standalone::{Durability, Postgres, Registry, Service, wait_for};

@@ -32,6 +32,11 @@ impl Redis {
         format!("redis+unix://{}", self.socket.display())
     }
 
+    /// The process.
+    pub fn service(&mut self) -> &mut Service {
+        &mut self.service
+    }
+
     /// Kills it.
     pub fn kill(&mut self) -> anyhow::Result<()> {
         Ok(self.service.kill()?)

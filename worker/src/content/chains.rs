@@ -18,7 +18,6 @@ const MAX_CHAINS: usize = 1000;
 pub(crate) struct Chain {
     pub(crate) lowers: Vec<PathBuf>,
     pub(crate) pins: Vec<Pin>,
-    #[expect(dead_code, reason = "held")]
     pub(crate) scratch: Vec<Arc<Scratch>>,
 }
 
@@ -71,6 +70,21 @@ impl ContentStore {
             chains.clear();
         }
         chains.insert(stage, Remembered { lowers, scratch });
+    }
+
+    /// Where the layers of a stage that ran here are by now.
+    pub(crate) fn places(&self, stage: StageId) -> Option<Vec<PathBuf>> {
+        let chains = self.chains.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(chains.get(&stage)?.lowers.clone())
+    }
+
+    /// A directory has another name now.
+    pub(super) fn chains_moved(&self, from: &Path, to: &Path) {
+        let mut chains = self.chains.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let lowers = chains.values_mut().flat_map(|chain| &mut chain.lowers);
+        for lower in lowers.filter(|lower| *lower == from) {
+            to.clone_into(lower);
+        }
     }
 
     /// Forgets a root file system that came to nothing.

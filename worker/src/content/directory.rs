@@ -184,6 +184,7 @@ impl ContentStore {
     /// A layer that is not finished got its place.
     pub(crate) fn layer_moved(&self, from: &Path, to: &Path) {
         self.trees.moved(from, to);
+        self.chains_moved(from, to);
     }
 
     /// The trees of a project whose files are in layers here, newest first. The layers may be gone.

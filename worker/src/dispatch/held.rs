@@ -1,13 +1,15 @@
 //! One held stage.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api::worker::v1::{HeldPhase, SliceInput, SliceWish};
 use common::plan::SliceSelector;
 use common::{Digest, Lease, StageId};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+
+use super::Fence;
 
 /// Why a stage ends before its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +26,7 @@ pub(crate) struct Held {
     pub(crate) lease: Lease,
     /// Fires when the stage has to end at once.
     pub(crate) cancel: CancellationToken,
+    pub(crate) fence: Arc<Fence>,
     state: Mutex<State>,
     arrived: Notify,
 }
@@ -36,10 +39,10 @@ struct State {
 }
 
 impl Held {
-    pub(crate) fn new(lease: Lease) -> Self {
+    pub(crate) fn new(lease: Lease, fence: Arc<Fence>) -> Self {
         let state = State { phase: HeldPhase::Running, stopped: None, inputs: HashMap::new() };
         let (cancel, arrived) = (CancellationToken::new(), Notify::new());
-        Self { lease, cancel, state: Mutex::new(state), arrived }
+        Self { lease, cancel, fence, state: Mutex::new(state), arrived }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -11,6 +11,7 @@ use layer::Recompress;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::task::TaskTracker;
 
+use super::fence::Fence;
 use super::held::Held;
 use crate::content::ContentStore;
 use crate::execute;
@@ -30,9 +31,13 @@ pub(crate) struct Worker {
     pub(crate) content: Arc<ContentStore>,
     /// One permit a slot.
     pub(crate) permits: Arc<Semaphore>,
+    /// Until when it may speak for what it holds.
+    pub(crate) fence: Arc<Fence>,
     /// Fires when something changed that the coordinator should know.
     pub(crate) changed: Notify,
     pub(crate) tasks: TaskTracker,
+    /// Layers of stages that have ended here.
+    pub(crate) published: execute::Published,
     /// Layers that were brought into another form here.
     pub(crate) forms: Mutex<HashMap<(Digest, Recompress), Layer>>,
     held: Mutex<HashMap<Lease, Arc<Held>>>,
@@ -77,8 +82,10 @@ impl Worker {
             runtime,
             content,
             permits: Arc::new(Semaphore::new(slots as usize)),
+            fence: Arc::new(Fence::new()),
             changed: Notify::new(),
             tasks: TaskTracker::new(),
+            published: execute::Published::default(),
             forms: Mutex::default(),
             held: Mutex::default(),
         })
@@ -93,7 +100,7 @@ impl Worker {
     /// Begins a stage, unless it has begun before.
     pub(crate) fn begin(self: &Arc<Self>, assignment: Assignment) {
         let lease = assignment.lease;
-        let held = Arc::new(Held::new(lease));
+        let held = Arc::new(Held::new(lease, Arc::clone(&self.fence)));
         {
             let mut all = self.held.lock().unwrap_or_else(PoisonError::into_inner);
             if all.contains_key(&lease) {

@@ -78,13 +78,18 @@ pub(crate) async fn run(worker: &Arc<Worker>, held: &Arc<Held>, assignment: Assi
     report_result(worker, &report).await;
 }
 
-/// Makes a call until the coordinator has an answer, or the stage has to end.
+/// Makes a call until the coordinator has an answer, or the stage has to end. Nothing is said while
+/// the worker may be lost already.
 pub(super) async fn persist<F, T>(held: &Held, mut call: impl FnMut() -> F) -> Result<T, JobError>
 where
     F: Future<Output = Result<T, ClientError>>,
 {
     let mut pause = Duration::from_millis(200);
     loop {
+        tokio::select! {
+            () = held.fence.open() => {}
+            () = held.cancel.cancelled() => return Err(JobError::Stopped),
+        }
         match call().await {
             Err(error) if error.is_transient() || error.status() == Some(401) => {
                 tokio::select! {
@@ -103,6 +108,9 @@ async fn report_result(worker: &Worker, report: &ResultReport) {
     let mut pause = Duration::from_millis(200);
     let start = std::time::Instant::now();
     loop {
+        // Where nobody can be reached for so long, the result is lost either way.
+        let rest = REPORT_LIMIT.saturating_sub(start.elapsed());
+        let _ = tokio::time::timeout(rest, worker.fence.open()).await;
         match worker.client.result(report).await {
             Ok(()) => return,
             Err(error)

@@ -1,6 +1,7 @@
 //! Running what was assigned: stages step by step, exports.
 
 mod agent;
+mod base;
 pub mod copy;
 mod export;
 mod failure;
@@ -15,4 +16,5 @@ mod stage;
 mod step;
 mod tags;
 
+pub(crate) use base::Published;
 pub(crate) use job::run;

@@ -13,9 +13,10 @@ use common::image::{Layer, LayerOrigin};
 use common::plan::{Op, SliceSelector, Step};
 use common::{Failure, FailureClass, Lease, ProjectName};
 use layer::{Compression, PackError, PackedLayer};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::base::LocalBase;
 use super::failure::JobError;
 use super::image::compression;
 use super::job::{Account, persist};
@@ -49,6 +50,10 @@ pub(super) struct StageRun<'a> {
     pins: Vec<Pin>,
     /// Layers above those, which nobody has needed yet.
     unfetched: Vec<Layer>,
+    /// The stage that it starts from, where that has just ended here.
+    base: Option<LocalBase>,
+    /// Tells others of its layers.
+    publish: Option<watch::Sender<Option<Vec<Layer>>>>,
     /// What the steps have come to, in order.
     ended: Vec<Ended>,
     /// Slices that need not be made.
@@ -111,6 +116,8 @@ pub(super) async fn run(
         lowers: Vec::new(),
         pins: Vec::new(),
         unfetched: Vec::new(),
+        base: None,
+        publish: None,
         ended: Vec::new(),
         found_slices: Vec::new(),
         reports: Reports::start(worker, held),
@@ -152,6 +159,11 @@ impl StageRun<'_> {
     async fn all(&mut self) -> Result<StageOutcome, JobError> {
         self.take_slot().await?;
         self.unfetched = self.job.base_layers.clone();
+        if let Some(stage) = self.job.unstored_base {
+            let base = LocalBase::open(&self.worker.content, stage)?;
+            self.lowers.clone_from(&base.lowers);
+            self.base = Some(base);
+        }
         let first = self.job.first_step;
         let steps: Vec<Step> =
             self.job.stage.steps.iter().filter(|step| step.number >= first).cloned().collect();
@@ -289,11 +301,16 @@ impl StageRun<'_> {
         if !wanted.is_empty() {
             self.fetch().await?;
         }
+        let stage = self.held.lease.stage;
         if self.unfetched.is_empty() {
-            let scratch = self.ran().map(|pending| Arc::clone(&pending.directory)).collect();
-            let stage = self.held.lease.stage;
-            self.worker.content.remember_chain(stage, self.lowers.clone(), scratch);
+            let below = self.base.as_ref().map(|base| base.chain.scratch.clone());
+            let own = self.ran().map(|pending| Arc::clone(&pending.directory));
+            let scratch = below.into_iter().flatten().chain(own).collect();
+            if let Some(lowers) = self.places(self.lowers.clone()) {
+                self.worker.content.remember_chain(stage, lowers, scratch);
+            }
         }
+        self.publish = Some(self.worker.published.announce(stage));
         let start = Instant::now();
         for selector in wanted {
             let making = slices::make(self.worker, self.held, &self.lowers, &selector);
@@ -331,6 +348,16 @@ impl StageRun<'_> {
         self.reports.send(Report::Done(report, self.log.clone())).await
     }
 
+    /// Where its layers are by now, for others: those of a base that was not stored may have been
+    /// moved.
+    fn places(&self, mut lowers: Vec<PathBuf>) -> Option<Vec<PathBuf>> {
+        if let Some(base) = &self.base {
+            let below = self.worker.content.places(base.stage)?;
+            lowers.splice(..base.lowers.len(), below);
+        }
+        Some(lowers)
+    }
+
     fn ran(&self) -> impl Iterator<Item = &Pending> {
         self.ended.iter().filter_map(|ended| match ended {
             Ended::Ran(pending) => Some(pending),
@@ -340,7 +367,16 @@ impl StageRun<'_> {
 
     /// Waits for the layers, uploads them, and gives them their names on disk.
     async fn layers(&mut self) -> Result<Vec<Layer>, JobError> {
-        let mut layers = self.job.base_layers.clone();
+        let mut layers = match &self.base {
+            None => self.job.base_layers.clone(),
+            Some(base) => {
+                let published = self.worker.published.layers(base.stage);
+                tokio::select! {
+                    layers = published => layers?,
+                    () = self.held.cancel.cancelled() => return Err(JobError::Stopped),
+                }
+            }
+        };
         // Where each of them is: the lower directories stand in the order of the layers.
         let (mut stored, mut failed) = (Vec::new(), None);
         for ended in std::mem::take(&mut self.ended) {
@@ -373,8 +409,13 @@ impl StageRun<'_> {
         if let Some(error) = failed {
             return Err(error);
         }
-        if self.unfetched.is_empty() {
+        if self.unfetched.is_empty()
+            && let Some(lowers) = self.places(lowers)
+        {
             self.worker.content.remember_chain(self.held.lease.stage, lowers, Vec::new());
+        }
+        if let Some(publish) = self.publish.take() {
+            publish.send_replace(Some(layers.clone()));
         }
         Ok(layers)
     }

@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::dispatch::Worker;
 
-/// How long an answer may be held back: well under the time after which a worker is lost.
+/// How long an answer may be held back; never more than a quarter of the time after which a worker is
+/// lost, since only an answer tells the worker that it was heard.
 const WAIT: Duration = Duration::from_secs(4);
 /// First pause after a failed exchange; it doubles up to the longest one.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -91,6 +92,7 @@ async fn enrol(worker: &Worker, name: &str) -> Result<(), ClientError> {
 
 fn request(worker: &Worker, draining: bool) -> SyncRequest {
     let held = worker.held();
+    let wait = WAIT.min(worker.fence.lost_after() / 4);
     SyncRequest {
         worker: worker.id,
         session: worker.session,
@@ -98,7 +100,7 @@ fn request(worker: &Worker, draining: bool) -> SyncRequest {
         free_slots: free_slots(worker, &held),
         draining,
         held,
-        wait_millis: u64::try_from(WAIT.as_millis()).unwrap_or(0),
+        wait_millis: u64::try_from(wait.as_millis()).unwrap_or(0),
     }
 }
 
@@ -121,7 +123,10 @@ fn free_slots(worker: &Worker, held: &[HeldStage]) -> u32 {
 }
 
 async fn exchange(worker: &Worker, draining: bool) -> Result<SyncResponse, ClientError> {
-    worker.client.sync(&request(worker, draining)).await
+    let asked = Instant::now();
+    let response = worker.client.sync(&request(worker, draining)).await?;
+    worker.fence.renew(asked.into(), Duration::from_millis(response.lost_after_millis));
+    Ok(response)
 }
 
 fn apply(worker: &Arc<Worker>, response: SyncResponse) {

@@ -144,6 +144,7 @@ pub(crate) fn stage(base_layers: &[Layer]) -> Stage {
         stage_ids: Vec::new(),
         images: Vec::new(),
         base_layers: base_layers.to_vec(),
+        unstored_base: None,
         first_step: 2,
         context: None,
         make_slices: Vec::new(),

@@ -236,18 +236,64 @@ async fn layers_that_are_lost_while_others_need_them_are_made_again() {
     let database = Database::start().await;
     let worker = database.worker("one").await;
     let (base, child) = (stage("base", 0), stage("child", 1));
-    let id = base.id;
+    let (id, child_id) = (base.id, child.id);
     let edges = vec![base_edge(&child, &base)];
     let build = database.plan(vec![base, child], edges).await;
     let lease = database.claim(id, worker).await.unwrap();
     database.store.stage_done(lease, &spent()).await.unwrap();
-    assert_eq!(database.states(build).await, ["running", "waiting"]);
+    assert_eq!(database.states(build).await, ["running", "ready"]);
     let handed = finished(lease, Outcome::HandedBack);
     database.store.finish_stage(&handed).await.unwrap();
     assert_eq!(database.states(build).await, ["ready", "waiting"]);
     let lease = database.claim(id, worker).await.unwrap();
     database.store.finish_stage(&succeeded(lease)).await.unwrap();
     assert_eq!(database.states(build).await, ["succeeded", "ready"]);
+    // Now anybody may go on.
+    let other = database.worker("other").await;
+    assert!(database.claim(child_id, other).await.is_some());
+}
+
+#[tokio::test]
+async fn what_starts_from_a_stage_goes_on_where_that_is_unpacked() {
+    let database = Database::start().await;
+    let (here, there) = (database.worker("here").await, database.worker("there").await);
+    let (base, child) = (stage("base", 0), stage("child", 1));
+    let (id, child_id) = (base.id, child.id);
+    let edges = vec![base_edge(&child, &base)];
+    let build = database.plan(vec![base, child], edges).await;
+    let lease = database.claim(id, here).await.unwrap();
+    database.store.stage_done(lease, &spent()).await.unwrap();
+    let host = store::OfferRow {
+        platforms: vec![common::Platform::host().to_string()],
+        labels: Vec::new(),
+        cpu_millis: 0,
+        memory_bytes: 0,
+    };
+    assert!(database.store.ready_stages(there.id, &host).await.unwrap().is_empty());
+    assert_eq!(database.store.ready_stages(here.id, &host).await.unwrap().len(), 1);
+    assert!(database.claim(child_id, there).await.is_none(), "its base is elsewhere");
+    let second = database.claim(child_id, here).await.unwrap();
+    assert_eq!(database.store.stage_job(child_id).await.unwrap().unstored_base, Some(id));
+    // Whichever is stored first.
+    database.store.finish_stage(&succeeded(second)).await.unwrap();
+    database.store.finish_stage(&succeeded(lease)).await.unwrap();
+    assert_eq!(database.states(build).await, ["succeeded", "succeeded"]);
+}
+
+#[tokio::test]
+async fn with_the_worker_goes_what_had_started_from_its_unpacked_layers() {
+    let database = Database::start().await;
+    let worker = database.worker("one").await;
+    let (base, child) = (stage("base", 0), stage("child", 1));
+    let (id, child_id) = (base.id, child.id);
+    let edges = vec![base_edge(&child, &base)];
+    let build = database.plan(vec![base, child], edges).await;
+    let lease = database.claim(id, worker).await.unwrap();
+    database.store.stage_done(lease, &spent()).await.unwrap();
+    database.claim(child_id, worker).await.unwrap();
+    let restarted = Worker { session: SessionId(Uuid::new_v4()), ..worker };
+    database.sync(restarted, &[]).await;
+    assert_eq!(database.states(build).await, ["ready", "waiting"]);
 }
 
 #[tokio::test]

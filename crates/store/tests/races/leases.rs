@@ -167,9 +167,10 @@ async fn a_failed_stage_ends_its_build_and_what_the_others_hold() {
 /// Gives up on every worker but one, as if they had been silent.
 async fn expire_all_but(database: &Database, alive: Worker) {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    let mut watch = store::Watch::default();
     loop {
         database.sync(alive, &[]).await;
-        if database.store.expire_workers(0.05).await.unwrap() > 0 {
+        if database.store.expire_workers(0.05, &mut watch).await.unwrap() > 0 {
             return;
         }
         assert!(std::time::Instant::now() < deadline, "nobody was given up");

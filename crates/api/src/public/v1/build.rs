@@ -168,6 +168,15 @@ pub struct TargetRequest {
     /// As of a build, and results of earlier targets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub contexts: BTreeMap<String, NamedContextSource>,
+    /// As of a build; absent is how the build's commands run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commands: Option<CommandOptions>,
+    /// As of a build, for the stages of this target; what other targets share with it runs too.
+    #[serde(default)]
+    pub no_cache: bool,
+    /// As of a build, beside those of the build.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub no_cache_stages: Vec<String>,
     /// As of a build.
     #[serde(default)]
     pub outputs: Vec<OutputRequest>,
@@ -265,6 +274,9 @@ pub struct StageView {
     /// Why it waits, in words, while it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
+    /// Whether its steps have ended: what is running or attached then is the storing of its layers.
+    #[serde(default)]
+    pub is_done: bool,
     /// The stage with the same key that runs, or ran, in its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attached_to: Option<AttachedView>,

@@ -139,6 +139,11 @@ pub struct StageJob {
     /// steps that were found in the cache.
     #[schema(value_type = Vec<Object>)]
     pub base_layers: Vec<Layer>,
+    /// A stage that has ended on this worker and whose layers are not stored yet: what it left is the
+    /// root file system to start from, and `base_layers` is empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub unstored_base: Option<StageId>,
     /// Number of the first step to run; steps before it are in `base_layers`. Greater than every
     /// step's number when only a slice is wanted.
     pub first_step: u32,

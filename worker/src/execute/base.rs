@@ -1,0 +1,83 @@
+//! A base that has ended on this worker and is not stored yet: it is read where it lies.
+
+use std::collections::HashMap;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use common::image::Layer;
+use common::{Failure, FailureClass, StageId};
+use rustix::fs::{Mode, OFlags};
+use tokio::sync::watch;
+
+use super::failure::JobError;
+use crate::content::{Chain, ContentStore};
+
+/// Builds are short; layers that nobody has asked for in so many stages are not asked for any more.
+const MAX_STAGES: usize = 1000;
+/// A layer gets its name in the store at any moment: then the look at it is repeated.
+const TRIES: usize = 10;
+
+/// The root file system of another stage.
+#[derive(Debug)]
+pub(super) struct LocalBase {
+    pub(super) stage: StageId,
+    pub(super) chain: Chain,
+    /// Its layers by paths that stay good when they are moved.
+    pub(super) lowers: Vec<PathBuf>,
+    _open: Vec<OwnedFd>,
+}
+
+impl LocalBase {
+    /// Opens what a stage has left here.
+    pub(super) fn open(content: &ContentStore, stage: StageId) -> Result<Self, JobError> {
+        for _ in 0..TRIES {
+            let Some(chain) = content.chain(stage) else { continue };
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let open = |lower: &PathBuf| rustix::fs::open(lower, flags, Mode::empty());
+            let Ok(open) = chain.lowers.iter().map(open).collect::<Result<Vec<OwnedFd>, _>>()
+            else {
+                continue;
+            };
+            let path =
+                |open: &OwnedFd| PathBuf::from(format!("/proc/self/fd/{}", open.as_raw_fd()));
+            let lowers = open.iter().map(path).collect();
+            return Ok(Self { stage, chain, lowers, _open: open });
+        }
+        Err(gone())
+    }
+}
+
+fn gone() -> JobError {
+    let message = "what the base stage left on this worker is not there any more";
+    Failure::new(FailureClass::Infrastructure, "base-gone", message).into()
+}
+
+/// The layers of stages that ran here, for those that have started from them before they were known.
+#[derive(Debug, Default)]
+pub(crate) struct Published(Mutex<HashMap<StageId, watch::Receiver<Option<Vec<Layer>>>>>);
+
+impl Published {
+    /// A stage has ended: its layers follow, or the sender is dropped.
+    pub(super) fn announce(&self, stage: StageId) -> watch::Sender<Option<Vec<Layer>>> {
+        let (sender, receiver) = watch::channel(None);
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= MAX_STAGES {
+            // Those that are still being made stay.
+            all.retain(|_, receiver| receiver.borrow().is_none() && receiver.has_changed().is_ok());
+        }
+        all.insert(stage, receiver);
+        sender
+    }
+
+    /// Waits for the layers of a stage.
+    pub(super) async fn layers(&self, stage: StageId) -> Result<Vec<Layer>, JobError> {
+        let receiver = {
+            let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            all.get(&stage).cloned()
+        };
+        let mut receiver = receiver.ok_or_else(gone)?;
+        let layers = receiver.wait_for(Option::is_some).await.map_err(|_| gone())?;
+        layers.clone().ok_or_else(gone)
+    }
+}
