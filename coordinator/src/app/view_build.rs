@@ -207,7 +207,19 @@ fn worker_view(row: WorkerRow, lost_after_millis: u64) -> WorkerView {
     } else {
         "live"
     };
+    let seen = format!("it has not called for {} s", row.last_seen_millis / 1000);
+    let idle_because = match (state, &row.quarantine) {
+        ("lost" | "suspect", _) => Some(seen),
+        ("draining", _) => Some("it is stopping".to_owned()),
+        (_, Some((reason, secs))) => Some(format!("left alone for {secs} s: {reason}")),
+        _ if row.free_slots == 0 => Some("its slots are taken".to_owned()),
+        _ => None,
+    };
     WorkerView {
+        idle_because,
+        labels: row.labels,
+        cpu_millis: row.cpu_millis,
+        memory_bytes: row.memory_bytes,
         id: row.id,
         name: row.name,
         state: state.to_owned(),

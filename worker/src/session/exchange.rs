@@ -79,6 +79,9 @@ async fn enrol(worker: &Worker, name: &str) -> Result<(), ClientError> {
         worker: worker.id,
         name: name.to_owned(),
         platforms: vec![Platform::host()],
+        labels: worker.offer.labels.clone(),
+        cpu_millis: worker.offer.cpu_millis,
+        memory_bytes: worker.offer.memory_bytes,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         protocol: WORKER_PROTOCOL,
     };

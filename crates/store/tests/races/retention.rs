@@ -595,12 +595,10 @@ async fn nothing_is_deleted_that_a_cached_or_running_build_or_an_upload_needs() 
     assert!(counts.iter().all(|count| *count > 3), "too little happened: {counts:?}");
 
     // In the end nobody needs anything, and nothing is left: neither rows nor bytes.
-    model
-        .database
-        .sql(
-            "update build set state = 'failed', ended_at = now() where ended_at is null; \
+    model.database.sql(
+        "update build set state = 'failed', ended_at = now() where ended_at is null; \
          update stage set state = 'cancelled' where state in ('ready', 'running', 'parked')",
-        );
+    );
     let all = Retention { grace_secs: 0.0, ..at_once() };
     for _ in 0..4 {
         model.database.sql("update object set check_after = now()");
