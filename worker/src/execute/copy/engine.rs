@@ -18,6 +18,7 @@ use super::glob::{expand, has_wildcard, os_name};
 use super::inside::{Root, split};
 use super::mode::ModeRule;
 use super::node::{self, Metadata};
+use super::whole::Moving;
 use super::{owner, parents, unpack};
 
 /// What a copy did.
@@ -88,8 +89,10 @@ pub(super) struct Copy<'a> {
     unpacks: bool,
     /// Whether files are moved rather than copied.
     moves: bool,
+    /// Whether directories may be moved with all that is below them.
+    pub(super) moves_whole: bool,
     /// Files with several names that were moved: the names in another source become copies.
-    moved: HashSet<(u64, u64)>,
+    pub(super) moved: HashSet<(u64, u64)>,
     op: &'a CopyOp,
 }
 
@@ -134,6 +137,7 @@ pub fn copy(op: &CopyOp, inputs: CopyInputs<'_>, rootfs: &Path) -> Result<CopySt
         exclude: excludes(op)?,
         unpacks,
         moves: false,
+        moves_whole: false,
         moved: HashSet::new(),
         op,
     };
@@ -141,6 +145,7 @@ pub fn copy(op: &CopyOp, inputs: CopyInputs<'_>, rootfs: &Path) -> Result<CopySt
     if let Some(source) = source.filter(|_| !sources.is_empty()) {
         let source = Root::open(source).map_err(|error| CopyError::io("/", error))?;
         copy.moves = may_move && are_apart(&source, &sources);
+        copy.moves_whole = copy.moves && copy.exclude.is_none();
         let is_all = sources.len() == 1 && op.remotes.is_empty() && op.inline.is_empty();
         for (path, pivot) in sources {
             if op.parents {
@@ -153,7 +158,7 @@ pub fn copy(op: &CopyOp, inputs: CopyInputs<'_>, rootfs: &Path) -> Result<CopySt
             // Something else may stand where a moved file was.
             copy.stats.moved = None;
         }
-        copy.moves = false;
+        (copy.moves, copy.moves_whole) = (false, false);
     }
     copy.unpacks = op.unpack == Unpack::All;
     for (number, remote) in op.remotes.iter().enumerate() {
@@ -498,6 +503,12 @@ impl Copy<'_> {
         let target = match node::open_child(into, new_name) {
             Ok(target) => target,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if self.moves_whole {
+                    let moving = Moving { from, name, source: &source, path };
+                    if self.take_directory(&moving, stat, into, new_name, links)? {
+                        return Ok(());
+                    }
+                }
                 node::make_directory(into, new_name).map_err(fail)?
             }
             Err(error) if destination::is_no_directory(&error) => {
@@ -580,6 +591,12 @@ impl HardLinks {
                 Ok(false)
             }
         }
+    }
+
+    /// Takes note of files that came to their place some other way.
+    pub(super) fn note(&mut self, inode: (u64, u64), path: &[u8]) {
+        let below = self.below(path).to_vec();
+        self.copies.entry(inode).or_insert(below);
     }
 
     /// A path as seen from the source that is copied.

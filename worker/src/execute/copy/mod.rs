@@ -15,6 +15,7 @@ mod node;
 mod owner;
 mod parents;
 mod unpack;
+mod whole;
 
 pub use engine::{CopyInputs, CopyStats, copy, make_workdir, open_directory};
 pub use error::CopyError;
