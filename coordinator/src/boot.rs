@@ -14,9 +14,10 @@ use tokio::sync::watch;
 use crate::app::{App, Keeping};
 use crate::auth::KeyRing;
 use crate::config::Config;
+use crate::dispatch::Seats;
 use crate::metrics::Metrics;
 use crate::vault::Vault;
-use crate::{http, reconcile};
+use crate::{dispatch, http, reconcile};
 
 /// Planners of one process.
 const PLANNERS: usize = 4;
@@ -110,6 +111,7 @@ impl Server {
             store,
             objects,
             bus,
+            seats: Seats::default(),
             registry,
             fetcher,
             keys,
@@ -137,6 +139,8 @@ impl Server {
             );
             lifecycle.spawn_essential("planner", planner);
         }
+        let dispatch = dispatch::run(Arc::clone(&self.app), lifecycle.soft().clone());
+        lifecycle.spawn_essential("dispatch", dispatch);
         let reconcile = reconcile::run(Arc::clone(&self.app), lifecycle.soft().clone());
         lifecycle.spawn_essential("reconcile", reconcile);
         let keep = reconcile::keep(Arc::clone(&self.app), lifecycle.soft().clone());

@@ -7,6 +7,7 @@ mod app;
 pub mod auth;
 mod boot;
 pub mod config;
+mod dispatch;
 mod http;
 mod metrics;
 mod reconcile;

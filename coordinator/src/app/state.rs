@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use crate::auth::KeyRing;
 use crate::config::RetentionConfig;
+use crate::dispatch::Seats;
 use crate::metrics::Metrics;
 use crate::vault::Vault;
 
@@ -20,6 +21,8 @@ pub(crate) struct App {
     pub(crate) store: Store,
     pub(crate) objects: ObjectStore,
     pub(crate) bus: Bus,
+    /// Workers that wait here.
+    pub(crate) seats: Seats,
     pub(crate) registry: registry::Client,
     pub(crate) fetcher: fetch::Fetcher,
     pub(crate) keys: KeyRing,

@@ -11,21 +11,19 @@ use api::worker::v1::{
 use common::image::Layer;
 use common::stage::StageKind;
 use common::{BuildId, Failure, FailureClass, Lease, StageId};
-use logbus::Message;
-use store::{CachedSlice, Held, NeedsRow, OfferRow, ReadyRow, StageJobRow, SyncState};
+use store::{CachedSlice, Held, NeedsRow, OfferRow, StageJobRow, SyncState};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::documents::{ExportDocument, StageDocument};
 use super::{App, AppError};
-use crate::scheduler::{Asking, Needs, Offer, Ready, Shares, choose};
+use crate::dispatch::{Rung, Seat};
+use crate::scheduler::{Needs, Offer};
 
 /// Longest time that an answer is held back.
 const MAX_WAIT: Duration = Duration::from_secs(20);
-/// Time between looks without a wake-up.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// Looks at what is ready in one exchange.
-const CLAIM_ROUNDS: usize = 4;
+/// Shortest time, so that there is a look at what is ready.
+const SHORTEST_WAIT: Duration = Duration::from_millis(50);
 
 impl App {
     /// Takes a worker's state and answers with the state it should have, at once when there is
@@ -34,27 +32,33 @@ impl App {
         &self,
         request: &SyncRequest,
     ) -> Result<SyncResponse, AppError> {
-        let until = Instant::now() + Duration::from_millis(request.wait_millis).min(MAX_WAIT);
-        let mut wakes = self.bus.subscribe();
+        let wait = Duration::from_millis(request.wait_millis).min(MAX_WAIT);
+        let until = Instant::now() + wait;
         loop {
-            let response = self.exchange(request).await?;
+            self.seats.leave(request.worker).await;
+            let (mut response, seat) = self.exchange(request).await?;
             let has_news = !response.assignments.is_empty()
                 || !response.abandon.is_empty()
                 || !response.inputs.is_empty();
-            if has_news || Instant::now() >= until {
+            if has_news || (request.draining && wait.is_zero()) {
                 return Ok(response);
             }
-            let wake =
-                async { while !matches!(wakes.recv().await, Ok(Message::Workers) | Err(_)) {} };
-            let rest = until.saturating_duration_since(Instant::now()).min(LOOK_AGAIN);
-            tokio::select! {
-                () = wake => {}
-                () = tokio::time::sleep(rest) => {}
+            // Whoever will not wait is told what is ready now.
+            let rings = self.seats.take(seat);
+            let rest = until.saturating_duration_since(Instant::now()).max(SHORTEST_WAIT);
+            match tokio::time::timeout(rest, rings).await {
+                Ok(Ok(Rung::Has(leases))) => {
+                    response.assignments = self.assignments(leases).await?;
+                    return Ok(response);
+                }
+                Ok(Ok(Rung::News)) => {}
+                // Nothing has happened, or the worker has called again.
+                Ok(Err(_)) | Err(_) => return Ok(response),
             }
         }
     }
 
-    async fn exchange(&self, request: &SyncRequest) -> Result<SyncResponse, AppError> {
+    async fn exchange(&self, request: &SyncRequest) -> Result<(SyncResponse, Seat), AppError> {
         let held: Vec<Held> = request
             .held
             .iter()
@@ -80,86 +84,33 @@ impl App {
                 &held,
             )
             .await?;
-        let mut leases = state.undelivered.clone();
-        let free = request.free_slots.saturating_sub(u32::try_from(leases.len()).unwrap_or(0));
-        if free > 0 && !request.draining {
-            leases.extend(self.claim(request, free).await?);
-        }
-        let mut assignments = Vec::new();
-        for lease in leases {
-            assignments.extend(self.assignment(lease).await?);
-        }
-        Ok(SyncResponse {
-            assignments,
+        let leases = state.undelivered.clone();
+        let slots = request.free_slots.saturating_sub(u32::try_from(leases.len()).unwrap_or(0));
+        let free = if slots > 0 && !request.draining {
+            Some((slots, self.store.asking_worker(request.worker).await?))
+        } else {
+            None
+        };
+        let wishes = held.iter().flat_map(|held| &held.wishes);
+        let wishes =
+            wishes.map(|(stage, selector)| (*stage, selector.digest().to_string())).collect();
+        let seat = Seat { worker: request.worker, session: request.session, free, wishes };
+        let response = SyncResponse {
+            assignments: self.assignments(leases).await?,
             abandon: abandons(&state),
             inputs: inputs(state.inputs),
             drain: state.drain,
             lost_after_millis: u64::try_from(self.lost_after.as_millis()).unwrap_or(u64::MAX),
-        })
-    }
-
-    async fn claim(&self, request: &SyncRequest, free_slots: u32) -> Result<Vec<Lease>, AppError> {
-        let mut leases = Vec::new();
-        // Whoever loses a race for a stage looks again: another one may be left.
-        for _ in 0..CLAIM_ROUNDS {
-            let free = free_slots - u32::try_from(leases.len()).unwrap_or(free_slots);
-            let (mut won, lost) = self.claim_round(request, free).await?;
-            leases.append(&mut won);
-            if lost == 0 {
-                break;
-            }
-        }
-        Ok(leases)
-    }
-
-    /// One look at what is ready; returns what was claimed and how many races were lost.
-    async fn claim_round(
-        &self,
-        request: &SyncRequest,
-        free_slots: u32,
-    ) -> Result<(Vec<Lease>, usize), AppError> {
-        let (mut leases, mut lost) = (Vec::new(), 0);
-        let row = self.store.asking_worker(request.worker).await?;
-        if row.is_quarantined || free_slots == 0 {
-            return Ok((leases, lost));
-        }
-        let ready = self.store.ready_stages(request.worker, &row.offer).await?;
-        if ready.is_empty() {
-            return Ok((leases, lost));
-        }
-        let asking = Asking {
-            offer: offer(row.offer),
-            used_cpu_millis: row.used_cpu_millis,
-            used_memory_bytes: row.used_memory_bytes,
-            free_slots,
-            other_idle: self.store.other_idle_workers(request.worker).await?,
-            is_quarantined: row.is_quarantined,
         };
-        let facts: Vec<Ready> = ready.iter().map(fact).collect();
-        let running = self.store.running_by_project().await?.into_iter().collect();
-        let shares = Shares { running, weights: self.weights.borrow().clone() };
-        let choice = choose(&facts, &asking, &shares);
-        for (stage, left) in &choice.left {
-            tracing::trace!(stage.id = %stage, worker.id = %request.worker, ?left, "left alone");
+        Ok((response, seat))
+    }
+
+    async fn assignments(&self, leases: Vec<Lease>) -> Result<Vec<Assignment>, AppError> {
+        let mut assignments = Vec::new();
+        for lease in leases {
+            assignments.extend(self.assignment(lease).await?);
         }
-        for stage in choice.take {
-            match self.store.claim_stage(stage, request.worker, request.session).await? {
-                Some(lease) => {
-                    self.metrics.claims_total.with_label_values(&["won"]).inc();
-                    if let Some(row) = ready.iter().find(|row| row.id == stage) {
-                        #[expect(clippy::cast_precision_loss, reason = "a histogram")]
-                        self.metrics.dispatch_seconds.observe(row.waiting_millis as f64 / 1000.0);
-                        self.bus.send(Message::Build(row.build));
-                    }
-                    leases.push(lease);
-                }
-                None => {
-                    lost += 1;
-                    self.metrics.claims_total.with_label_values(&["lost"]).inc();
-                }
-            }
-        }
-        Ok((leases, lost))
+        Ok(assignments)
     }
 
     /// The job message of a lease; none when it cannot be made: then its build fails.
@@ -265,23 +216,6 @@ impl App {
         }
         let (source_date_epoch, targets) = (export.source_date_epoch, export.targets);
         Ok(Some(ExportJob { images, source_date_epoch, targets }))
-    }
-}
-
-/// A stage as it looks to the worker.
-fn fact(row: &ReadyRow) -> Ready {
-    // However little it is, it is worth a moment.
-    let has = |is_there: bool| if is_there { row.base_bytes.max(1) } else { 0 };
-    Ready {
-        id: row.id,
-        project: row.project.clone(),
-        needs: needs(row.needs.clone()),
-        priority: row.priority,
-        critical_millis: row.critical_millis,
-        waiting_millis: row.waiting_millis,
-        here_bytes: has(row.is_here),
-        elsewhere_bytes: has(row.is_elsewhere),
-        failed_here: row.failed_here,
     }
 }
 

@@ -9,7 +9,7 @@ mod predict;
 pub mod simulation;
 
 pub(crate) use choose::choose;
-pub(crate) use facts::{Asking, Needs, Offer, Ready, Shares};
+pub(crate) use facts::{Asking, Left, Needs, Offer, Ready, Shares};
 
 pub(crate) use place::unplaceable;
 pub(crate) use predict::{DEFAULT_MILLIS, critical_paths};

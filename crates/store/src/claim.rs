@@ -8,6 +8,17 @@ use crate::flight::wanted_by_others;
 use crate::result::{give_up_exports, requeue};
 use crate::{Result, Store};
 
+/// A stage for a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// The stage.
+    pub stage: StageId,
+    /// The worker.
+    pub worker: WorkerId,
+    /// Its session.
+    pub session: SessionId,
+}
+
 /// What is remembered between looks for silent workers.
 #[derive(Debug, Default)]
 pub struct Watch {
@@ -33,43 +44,41 @@ impl Watch {
 }
 
 impl Store {
-    /// Gives a stage to a worker, if it is still ready and the worker is still live. The epoch
-    /// grows: whoever held the stage before can write nothing any more.
-    pub async fn claim_stage(
-        &self,
-        stage: StageId,
-        worker: WorkerId,
-        session: SessionId,
-    ) -> Result<Option<Lease>> {
-        let mut transaction = self.begin().await?;
-        let epoch = sqlx::query_scalar!(
-            r#"update stage s set state = 'running', epoch = s.epoch + 1, attempts = s.attempts + 1,
-                      worker_id = $2, session = $3, drop_reason = null, started_at = now(),
-                      unplaceable_since = null, unplaceable_reason = null
-               from worker w
-               where s.id = (select id from stage where id = $1 and state = 'ready'
-                             and not_before <= now() and coalesce(only_worker, $2) = $2
-                             for update skip locked)
-                 and w.id = $2 and w.session = $3 and not w.lost and not w.draining
-                 and (w.quarantined_until is null or w.quarantined_until <= now())
-               returning s.epoch"#,
-            stage.0,
-            worker.0,
-            session.0,
+    /// Gives stages to workers, each if it is still ready and its worker still live. The epochs grow:
+    /// whoever held a stage before can write nothing any more. Returns what was given.
+    pub async fn claim_stages(&self, claims: &[Claim]) -> Result<Vec<(WorkerId, Lease)>> {
+        let stages: Vec<Uuid> = claims.iter().map(|claim| claim.stage.0).collect();
+        let workers: Vec<Uuid> = claims.iter().map(|claim| claim.worker.0).collect();
+        let sessions: Vec<Uuid> = claims.iter().map(|claim| claim.session.0).collect();
+        let rows = sqlx::query!(
+            r#"with given as (
+                   select s.id, w.id as worker, w.session
+                   from unnest($1::uuid[], $2::uuid[], $3::uuid[]) g(stage, worker, session)
+                   join worker w on w.id = g.worker and w.session = g.session
+                   join stage s on s.id = g.stage
+                   where s.state = 'ready' and s.not_before <= now()
+                     and coalesce(s.only_worker, w.id) = w.id and not w.lost and not w.draining
+                     and (w.quarantined_until is null or w.quarantined_until <= now())
+                   order by s.id for update of s skip locked),
+               claimed as (
+                   update stage s
+                   set state = 'running', epoch = s.epoch + 1, attempts = s.attempts + 1,
+                       worker_id = g.worker, session = g.session, drop_reason = null,
+                       started_at = now(), unplaceable_since = null, unplaceable_reason = null
+                   from given g where s.id = g.id
+                   returning s.id, s.epoch, g.worker),
+               noted as (
+                   insert into attempt (stage_id, epoch, worker_id)
+                   select id, epoch, worker from claimed)
+               select id, epoch, worker from claimed"#,
+            &stages,
+            &workers,
+            &sessions,
         )
-        .fetch_optional(&mut *transaction)
+        .fetch_all(&self.pool)
         .await?;
-        let Some(epoch) = epoch else { return Ok(None) };
-        sqlx::query!(
-            "insert into attempt (stage_id, epoch, worker_id) values ($1, $2, $3)",
-            stage.0,
-            epoch,
-            worker.0,
-        )
-        .execute(&mut *transaction)
-        .await?;
-        transaction.commit().await?;
-        Ok(Some(Lease { stage, epoch: Epoch(epoch) }))
+        let lease = |id, epoch| Lease { stage: StageId(id), epoch: Epoch(epoch) };
+        Ok(rows.into_iter().map(|row| (WorkerId(row.worker), lease(row.id, row.epoch))).collect())
     }
 
     /// Gives up on workers that have not called for `lost_after_secs`: their stages are ready again.

@@ -32,7 +32,7 @@ mod worker;
 pub use agent::{AgentQuestion, AgentRow, AgentState, Asked, Asker};
 pub use build::{BuildOrder, ClaimedBuild, NewBuild, PLANNER_RENEW, Submitted};
 pub use cache::{CachedSlice, SliceKey};
-pub use claim::Watch;
+pub use claim::{Claim, Watch};
 pub use content::{ContentFacts, ContentFound};
 pub use history::chain_of;
 pub use log::ChunkRow;

@@ -1,10 +1,13 @@
 //! What the scheduler looks at: stages that wait, workers, the projects' shares.
 
+use std::collections::BTreeSet;
+
 use common::{BuildId, StageId, WorkerId};
+use uuid::Uuid;
 
 use crate::{Result, Store, StoreError};
 
-/// A stage that waits for a worker, as it looks to the one that asks.
+/// A stage that waits for a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadyRow {
     /// The stage.
@@ -23,12 +26,17 @@ pub struct ReadyRow {
     pub waiting_millis: u64,
     /// Bytes of what it starts from.
     pub base_bytes: u64,
-    /// Whether the asking worker has that.
-    pub is_here: bool,
-    /// Whether another one has it that could take the stage now.
-    pub is_elsewhere: bool,
-    /// Whether the asking worker has failed it.
-    pub failed_here: bool,
+    /// The name of that.
+    pub base_chain: Option<String>,
+    /// The worker that made it, in the same build.
+    pub home: Option<WorkerId>,
+    /// The only worker that can run it now.
+    pub only: Option<WorkerId>,
+    /// Some workers that have what it starts from and could take it now, all there are when they are
+    /// less than two.
+    pub near: Vec<WorkerId>,
+    /// Workers that have failed it.
+    pub failed: Vec<WorkerId>,
 }
 
 /// What a stage needs of a worker.
@@ -45,7 +53,7 @@ pub struct NeedsRow {
 }
 
 /// What a worker has.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OfferRow {
     /// Platforms.
     pub platforms: Vec<String>,
@@ -79,11 +87,17 @@ pub(crate) fn large(number: i64) -> u64 {
 }
 
 impl Store {
-    /// Stages that a worker may run, of every project the most urgent and the oldest.
+    /// Stages that workers with this offer may run, of every project the most urgent and the oldest;
+    /// those that one worker alone can run, if it is among `workers`.
     ///
     /// The cost grows with the projects that have ready stages, not with the stages that wait or have
     /// ended: projects are found by jumps over the index, and of each a few rows are read.
-    pub async fn ready_stages(&self, worker: WorkerId, offer: &OfferRow) -> Result<Vec<ReadyRow>> {
+    pub async fn ready_stages(
+        &self,
+        offer: &OfferRow,
+        workers: &[WorkerId],
+    ) -> Result<Vec<ReadyRow>> {
+        let workers = uuids(workers);
         let rows = sqlx::query!(
             r#"with recursive project as (
                    (select project from stage where state = 'ready' order by project limit 1)
@@ -96,43 +110,40 @@ impl Store {
                    select distinct c.id from project p cross join lateral (
                        (select s.id from stage s
                         where s.state = 'ready' and s.project = p.project and s.not_before <= now()
-                          and s.platform = any($2) and s.labels <@ $3 and coalesce(s.only_worker, $1) = $1
+                          and s.platform = any($2) and s.labels <@ $3
+                          and (s.only_worker is null or s.only_worker = any($1))
                           and ($4::int = 0 or s.cpu_millis <= $4) and ($5::bigint = 0 or s.memory_bytes <= $5)
                         order by s.priority desc, s.critical_millis desc, s.ready_at limit 32)
                        union all
                        (select s.id from stage s
                         where s.state = 'ready' and s.project = p.project and s.not_before <= now()
-                          and s.platform = any($2) and s.labels <@ $3 and coalesce(s.only_worker, $1) = $1
+                          and s.platform = any($2) and s.labels <@ $3
+                          and (s.only_worker is null or s.only_worker = any($1))
                           and ($4::int = 0 or s.cpu_millis <= $4) and ($5::bigint = 0 or s.memory_bytes <= $5)
                         order by s.ready_at limit 8)) c
                    where p.project is not null limit 2000)
                select s.id, s.build_id, s.project, s.platform, s.labels, s.cpu_millis,
-                      s.memory_bytes, s.priority, s.critical_millis, s.base_bytes,
+                      s.memory_bytes, s.priority, s.critical_millis, s.base_bytes, s.base_chain,
+                      s.home_worker, s.only_worker,
                       (extract(epoch from now() - s.ready_at) * 1000)::bigint as "waiting!",
-                      (coalesce(s.home_worker = $1, false) or exists (
-                          select 1 from worker_chain h
-                          where h.chain = s.base_chain and h.worker_id = $1)) as "here!",
-                      (exists (
-                          select 1 from worker w
-                          where w.id = s.home_worker and w.id <> $1 and not w.lost
-                            and not w.draining
-                            and (w.quarantined_until is null or w.quarantined_until <= now())
-                            -- It may not have said yet that its slot is free.
-                            and (w.free_slots > 0
-                                 or s.ready_at > now() - interval '500 milliseconds'))
-                       or exists (
-                          select 1 from (select h.worker_id from worker_chain h
-                                         where h.chain = s.base_chain and h.worker_id <> $1
-                                         limit 32) h
-                          join worker w on w.id = h.worker_id
-                          where w.free_slots > 0 and not w.lost and not w.draining
-                            and (w.quarantined_until is null or w.quarantined_until <= now())
-                      )) as "elsewhere!",
-                      exists (select 1 from attempt a
-                              where a.stage_id = s.id and a.worker_id = $1
-                                and a.outcome in ('failed', 'lost')) as "failed!"
+                      array(
+                          (select w.id from worker w
+                           where w.id = s.home_worker and not w.lost and not w.draining
+                             and (w.quarantined_until is null or w.quarantined_until <= now())
+                             -- It may not have said yet that its slot is free.
+                             and (w.free_slots > 0
+                                  or s.ready_at > now() - interval '500 milliseconds'))
+                          union all
+                          (select h.worker_id from (select h.worker_id from worker_chain h
+                                                    where h.chain = s.base_chain limit 32) h
+                           join worker w on w.id = h.worker_id
+                           where w.free_slots > 0 and not w.lost and not w.draining
+                             and (w.quarantined_until is null or w.quarantined_until <= now())
+                           limit 2)) as "near!",
+                      array(select a.worker_id from attempt a
+                            where a.stage_id = s.id and a.outcome in ('failed', 'lost')) as "failed!"
                from candidate c join stage s on s.id = c.id where s.state = 'ready'"#,
-            worker.0,
+            &workers,
             &offer.platforms,
             &offer.labels,
             crate::int(offer.cpu_millis),
@@ -154,11 +165,62 @@ impl Store {
             critical_millis: large(row.critical_millis),
             waiting_millis: large(row.waiting),
             base_bytes: large(row.base_bytes),
-            is_here: row.here,
-            is_elsewhere: row.elsewhere,
-            failed_here: row.failed,
+            base_chain: row.base_chain,
+            home: row.home_worker.map(WorkerId),
+            only: row.only_worker.map(WorkerId),
+            near: row.near.into_iter().map(WorkerId).collect(),
+            failed: row.failed.into_iter().map(WorkerId).collect(),
         });
         Ok(ready.collect())
+    }
+
+    /// Which of the workers have which of these stacks of layers: of each stack some, if many have it.
+    pub async fn chain_holders(
+        &self,
+        chains: &[String],
+        workers: &[WorkerId],
+    ) -> Result<Vec<(String, WorkerId)>> {
+        let rows = sqlx::query!(
+            r#"select c.chain as "chain!", h.worker_id from unnest($1::text[]) c(chain)
+               cross join lateral (select worker_id from worker_chain h
+                                   where h.chain = c.chain and h.worker_id = any($2) limit 64) h"#,
+            chains,
+            &uuids(workers),
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.into_iter().map(|row| (row.chain, WorkerId(row.worker_id))).collect())
+    }
+
+    /// Workers that hold something that they are to drop.
+    pub async fn workers_to_drop(&self) -> Result<Vec<WorkerId>> {
+        let rows = sqlx::query_scalar!(
+            r#"select distinct worker_id as "worker!" from stage
+               where drop_reason is not null and state in ('running', 'parked')
+                 and worker_id is not null"#
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.into_iter().map(WorkerId).collect())
+    }
+
+    /// Which of these slices are there, by stage and digest of the selector.
+    pub async fn slices_there(
+        &self,
+        wishes: &[(StageId, String)],
+    ) -> Result<BTreeSet<(StageId, String)>> {
+        let stages: Vec<Uuid> = wishes.iter().map(|(stage, _)| stage.0).collect();
+        let selectors: Vec<String> = wishes.iter().map(|(_, selector)| selector.clone()).collect();
+        let rows = sqlx::query!(
+            r#"select l.stage_id, l.selector from stage_slice l
+               join unnest($1::uuid[], $2::text[]) w(stage, selector)
+                 on w.stage = l.stage_id and w.selector = l.selector"#,
+            &stages,
+            &selectors,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.into_iter().map(|row| (StageId(row.stage_id), row.selector)).collect())
     }
 
     /// What is known of a worker that asks.
@@ -201,19 +263,23 @@ impl Store {
         Ok(rows.into_iter().map(|row| (row.project, count(row.count))).collect())
     }
 
-    /// Live workers other than this one that have a free slot: a few, or many.
-    pub async fn other_idle_workers(&self, worker: WorkerId) -> Result<u32> {
+    /// Live workers other than these that have a free slot: a few, or many.
+    pub async fn other_idle_workers(&self, but: &[WorkerId]) -> Result<u32> {
         let count = sqlx::query_scalar!(
             r#"select count(*) as "count!" from (
                    select 1 from worker
-                   where id <> $1 and not lost and not draining and free_slots > 0
+                   where id <> all($1) and not lost and not draining and free_slots > 0
                      and last_seen > now() - interval '10 seconds'
                      and (quarantined_until is null or quarantined_until <= now())
                    limit 16) few"#,
-            worker.0,
+            &uuids(but),
         )
         .fetch_one(&self.pool)
         .await?;
         Ok(u32::try_from(count).unwrap_or(u32::MAX))
     }
+}
+
+fn uuids(workers: &[WorkerId]) -> Vec<Uuid> {
+    workers.iter().map(|worker| worker.0).collect()
 }

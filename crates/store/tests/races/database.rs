@@ -7,8 +7,8 @@ use common::stage::{StageKind, StageState};
 use common::{BuildId, Digest, Lease, Platform, SessionId, StageId, WorkerId};
 use serde_json::json;
 use store::{
-    BuildOrder, Finished, Held, NewBuild, NewEdge, NewPlan, NewStage, NewStep, Outcome, Placing,
-    Spent, Store, Submitted, SyncState, WorkerFacts,
+    BuildOrder, Claim, Finished, Held, NewBuild, NewEdge, NewPlan, NewStage, NewStep, Outcome,
+    Placing, Spent, Store, Submitted, SyncState, WorkerFacts,
 };
 use testkit::Postgres;
 use uuid::Uuid;
@@ -115,7 +115,9 @@ impl Database {
     }
 
     pub(crate) async fn claim(&self, stage: StageId, worker: Worker) -> Option<Lease> {
-        self.store.claim_stage(stage, worker.id, worker.session).await.unwrap()
+        let claim = Claim { stage, worker: worker.id, session: worker.session };
+        let given = self.store.claim_stages(&[claim]).await.unwrap();
+        given.first().map(|(_, lease)| *lease)
     }
 
     /// The state of each stage of a build.

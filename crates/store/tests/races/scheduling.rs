@@ -95,7 +95,7 @@ async fn unplaceable_job_explains_itself_and_recovers_when_a_worker_joins() {
     new.placing.labels = vec!["gpu".to_owned()];
     let id = new.id;
     let build = database.plan(vec![new], Vec::new()).await;
-    assert_eq!(database.store.ready_stages(worker.id, &host()).await.unwrap(), []);
+    assert_eq!(database.store.ready_stages(&host(), &[worker.id]).await.unwrap(), []);
     let wanted = database.store.wanted().await.unwrap();
     assert_eq!(wanted[0].labels, ["gpu"]);
     let marked = database.store.mark_placeable(&wanted[0], Some("no gpu")).await.unwrap();
@@ -106,7 +106,7 @@ async fn unplaceable_job_explains_itself_and_recovers_when_a_worker_joins() {
     assert_eq!(database.store.mark_placeable(&wanted[0], None).await.unwrap(), [build]);
     assert_eq!(database.store.long_unplaceable(-1.0).await.unwrap(), []);
     let with_gpu = OfferRow { labels: vec!["gpu".to_owned()], ..host() };
-    let ready = database.store.ready_stages(worker.id, &with_gpu).await.unwrap();
+    let ready = database.store.ready_stages(&with_gpu, &[worker.id]).await.unwrap();
     assert_eq!(ready[0].id, id);
     // Or it never comes.
     database.store.mark_placeable(&wanted[0], Some("no gpu")).await.unwrap();
@@ -126,10 +126,13 @@ async fn the_worker_that_has_the_layers_is_known() {
     let lease = database.claim(id, one).await.unwrap();
     database.store.finish_stage(&succeeded(lease)).await.unwrap();
     database.store.remember_layers(lease, &[layer("result")]).await.unwrap();
-    let here = database.store.ready_stages(one.id, &host()).await.unwrap().remove(0);
-    assert!(here.is_here && !here.is_elsewhere && here.base_bytes == 1, "{here:?}");
-    let there = database.store.ready_stages(other.id, &host()).await.unwrap().remove(0);
-    assert!(!there.is_here && there.is_elsewhere, "{there:?}");
+    let both = [one.id, other.id];
+    let ready = database.store.ready_stages(&host(), &both).await.unwrap().remove(0);
+    assert_eq!((ready.home, ready.base_bytes), (Some(one.id), 1), "{ready:?}");
+    assert!(ready.near.iter().all(|near| *near == one.id) && !ready.near.is_empty(), "{ready:?}");
+    let chain = ready.base_chain.unwrap();
+    let holders = database.store.chain_holders(std::slice::from_ref(&chain), &both).await.unwrap();
+    assert_eq!(holders, [(chain, one.id)]);
 }
 
 #[tokio::test]

@@ -1,0 +1,168 @@
+//! One round.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use common::{Lease, StageId, WorkerId};
+use logbus::Message;
+use rand::seq::SliceRandom as _;
+use store::{AskingRow, Claim, OfferRow, ReadyRow};
+
+use super::seats::{Rung, Seat};
+use crate::app::{App, needs, offer};
+use crate::scheduler::{Asking, Left, Ready, Shares, choose};
+
+/// Workers with free slots and one offer.
+type Pool = Vec<(Seat, u32, AskingRow)>;
+
+/// Gives away what is ready and tells whoever something has happened to; returns after what time
+/// another look may come to something else.
+pub(super) async fn round(app: &App) -> store::Result<Duration> {
+    let (_guard, seats) = app.seats.begin_round().await;
+    if seats.is_empty() {
+        return Ok(Duration::MAX);
+    }
+    tell(app, &seats).await?;
+    let mut pools: BTreeMap<OfferRow, Pool> = BTreeMap::new();
+    for seat in seats {
+        if let Some((slots, row)) = seat.free.clone().filter(|(_, row)| !row.is_quarantined) {
+            pools.entry(row.offer.clone()).or_default().push((seat, slots, row));
+        }
+    }
+    let mut pause = Duration::MAX;
+    for (offer, pool) in pools {
+        pause = pause.min(serve(app, &offer, pool).await?);
+    }
+    Ok(pause)
+}
+
+/// Rings where an exchange would say more than it did.
+async fn tell(app: &App, seats: &[Seat]) -> store::Result<()> {
+    for worker in app.store.workers_to_drop().await? {
+        app.seats.ring(worker, Rung::News);
+    }
+    let wishes: Vec<_> = seats.iter().flat_map(|seat| seat.wishes.iter().cloned()).collect();
+    if wishes.is_empty() {
+        return Ok(());
+    }
+    let there = app.store.slices_there(&wishes).await?;
+    for seat in seats.iter().filter(|seat| seat.wishes.iter().any(|wish| there.contains(wish))) {
+        app.seats.ring(seat.worker, Rung::News);
+    }
+    Ok(())
+}
+
+/// What is ready for one kind of worker, and who has what of it.
+struct Found {
+    ready: Vec<ReadyRow>,
+    holders: BTreeSet<(String, WorkerId)>,
+    shares: Shares,
+    /// Idle workers elsewhere.
+    others: u32,
+}
+
+async fn serve(app: &App, offer: &OfferRow, pool: Pool) -> store::Result<Duration> {
+    let workers: Vec<WorkerId> = pool.iter().map(|(seat, ..)| seat.worker).collect();
+    let ready = app.store.ready_stages(offer, &workers).await?;
+    if ready.is_empty() {
+        return Ok(Duration::MAX);
+    }
+    let chains: BTreeSet<String> = ready.iter().filter_map(|row| row.base_chain.clone()).collect();
+    let chains: Vec<String> = chains.into_iter().collect();
+    let holders = app.store.chain_holders(&chains, &workers).await?.into_iter().collect();
+    let weights = app.weights.borrow().clone();
+    let running = app.store.running_by_project().await?.into_iter().collect();
+    let others = app.store.other_idle_workers(&workers).await?;
+    let found = Found { ready, holders, shares: Shares { running, weights }, others };
+    let (claims, pause) = distribute(found.ready.as_slice(), &found, in_order(pool, &found));
+    let given = app.store.claim_stages(&claims).await?;
+    let lost = claims.len() - given.len();
+    app.metrics.claims_total.with_label_values(&["won"]).inc_by(given.len() as u64);
+    app.metrics.claims_total.with_label_values(&["lost"]).inc_by(lost as u64);
+    let mut leases: HashMap<WorkerId, Vec<Lease>> = HashMap::new();
+    for (worker, lease) in given {
+        leases.entry(worker).or_default().push(lease);
+        if let Some(row) = found.ready.iter().find(|row| row.id == lease.stage) {
+            #[expect(clippy::cast_precision_loss, reason = "a histogram")]
+            app.metrics.dispatch_seconds.observe(row.waiting_millis as f64 / 1000.0);
+            app.bus.send(Message::Build(row.build));
+        }
+    }
+    for (worker, leases) in leases {
+        app.seats.ring(worker, Rung::Has(leases));
+    }
+    // Whoever lost a race for a stage looks again: another one may be left.
+    Ok(if lost > 0 { Duration::ZERO } else { pause })
+}
+
+/// Workers that have what something starts from come first, the others in any order.
+fn in_order(mut pool: Pool, found: &Found) -> Pool {
+    pool.shuffle(&mut rand::rng());
+    let near: BTreeSet<WorkerId> = found
+        .holders
+        .iter()
+        .map(|(_, worker)| *worker)
+        .chain(found.ready.iter().flat_map(|row| row.home.into_iter().chain(row.only)))
+        .collect();
+    pool.sort_by_key(|(seat, ..)| !near.contains(&seat.worker));
+    pool
+}
+
+/// Lets one worker after the other choose from what is left. Returns what they chose, and the
+/// shortest time that a stage waits for somebody better.
+fn distribute(ready: &[ReadyRow], found: &Found, pool: Pool) -> (Vec<Claim>, Duration) {
+    let (mut claims, mut pause) = (Vec::new(), Duration::MAX);
+    let mut left: Vec<&ReadyRow> = ready.iter().collect();
+    let mut running = found.shares.running.clone();
+    let count = u32::try_from(pool.len()).unwrap_or(u32::MAX);
+    for (place, (seat, free_slots, row)) in (1..).zip(pool) {
+        if left.is_empty() {
+            break;
+        }
+        let worker = seat.worker;
+        let candidates = left.iter().filter(|row| row.only.is_none_or(|only| only == worker));
+        let facts: Vec<Ready> = candidates.map(|row| fact(row, worker, found)).collect();
+        let asking = Asking {
+            offer: offer(row.offer),
+            used_cpu_millis: row.used_cpu_millis,
+            used_memory_bytes: row.used_memory_bytes,
+            free_slots,
+            other_idle: found.others.saturating_add(count - place),
+            is_quarantined: row.is_quarantined,
+        };
+        let shares = Shares { running: running.clone(), weights: found.shares.weights.clone() };
+        let choice = choose(&facts, &asking, &shares);
+        for (stage, why) in &choice.left {
+            tracing::trace!(stage.id = %stage, worker.id = %worker, ?why, "left alone");
+            if let Left::Home(rest) = why {
+                pause = pause.min(*rest);
+            }
+        }
+        let is_taken = |id: &StageId| choice.take.contains(id);
+        for row in left.iter().filter(|row| is_taken(&row.id)) {
+            *running.entry(row.project.clone()).or_default() += 1;
+        }
+        left.retain(|row| !is_taken(&row.id));
+        let claim = |stage| Claim { stage, worker, session: seat.session };
+        claims.extend(choice.take.into_iter().map(claim));
+    }
+    (claims, pause)
+}
+
+/// A stage as it looks to a worker.
+fn fact(row: &ReadyRow, worker: WorkerId, found: &Found) -> Ready {
+    // However little it is, it is worth a moment.
+    let has = |is_there: bool| if is_there { row.base_bytes.max(1) } else { 0 };
+    let holds = |chain: &String| found.holders.contains(&(chain.clone(), worker));
+    Ready {
+        id: row.id,
+        project: row.project.clone(),
+        needs: needs(row.needs.clone()),
+        priority: row.priority,
+        critical_millis: row.critical_millis,
+        waiting_millis: row.waiting_millis,
+        here_bytes: has(row.home == Some(worker) || row.base_chain.as_ref().is_some_and(holds)),
+        elsewhere_bytes: has(row.near.iter().any(|near| *near != worker)),
+        failed_here: row.failed.contains(&worker),
+    }
+}
