@@ -1,10 +1,13 @@
 //! Root file systems of stages that ran here: others read them in place.
 
 use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use common::StageId;
+use rustix::fs::{Mode, OFlags};
 
 use super::ContentStore;
 use super::entry::Kind;
@@ -19,6 +22,13 @@ pub(crate) struct Chain {
     pub(crate) lowers: Vec<PathBuf>,
     pub(crate) pins: Vec<Pin>,
     pub(crate) scratch: Vec<Arc<Scratch>>,
+}
+
+/// Layers that may get another name meanwhile: the paths of this chain stay good as long as it does.
+#[derive(Debug)]
+pub(crate) struct OpenChain {
+    pub(crate) chain: Chain,
+    _open: Vec<OwnedFd>,
 }
 
 /// A directory for unfinished things that several may use: it goes when all of them have dropped it.
@@ -53,7 +63,7 @@ struct Remembered {
 
 impl ContentStore {
     /// A fresh directory for unfinished things that others may read.
-    pub(crate) fn shared_scratch(&self) -> std::io::Result<Arc<Scratch>> {
+    pub(crate) fn shared_scratch(&self) -> io::Result<Arc<Scratch>> {
         Ok(Arc::new(Scratch { directory: self.scratch()?, layer: OnceLock::new() }))
     }
 
@@ -78,13 +88,20 @@ impl ContentStore {
         Some(chains.get(&stage)?.lowers.clone())
     }
 
-    /// A directory has another name now.
-    pub(super) fn chains_moved(&self, from: &Path, to: &Path) {
+    /// Gives a layer its name. Nobody who asks for a chain sees the moment between its two places.
+    pub(super) fn name_layer(
+        &self,
+        from: &Path,
+        name: impl FnOnce() -> io::Result<Pin>,
+    ) -> io::Result<Pin> {
         let mut chains = self.chains.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let pin = name()?;
+        let place = pin.path();
         let lowers = chains.values_mut().flat_map(|chain| &mut chain.lowers);
         for lower in lowers.filter(|lower| *lower == from) {
-            to.clone_into(lower);
+            place.clone_into(lower);
         }
+        Ok(pin)
     }
 
     /// Forgets a root file system that came to nothing.
@@ -92,22 +109,21 @@ impl ContentStore {
         self.chains.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&stage);
     }
 
-    /// The root file system of a stage that ran here, if all of it is still there.
-    pub(crate) fn chain(&self, stage: StageId) -> Option<Chain> {
-        let Remembered { lowers, scratch } = {
-            let chains = self.chains.0.lock().unwrap_or_else(PoisonError::into_inner);
-            chains.get(&stage)?.clone()
-        };
-        let mut pins = Vec::new();
+    /// Opens the root file system of a stage that ran here, if all of it is still there.
+    pub(crate) fn open_chain(&self, stage: StageId) -> Option<OpenChain> {
+        let chains = self.chains.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Remembered { lowers, scratch } = chains.get(&stage)?.clone();
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let (mut pins, mut open) = (Vec::new(), Vec::new());
         for lower in &lowers {
-            if scratch.iter().any(|scratch| lower.starts_with(scratch.path())) {
-                // It may have got its name just now: then the chain is remembered anew soon.
-                lower.is_dir().then_some(())?;
-                continue;
+            if !scratch.iter().any(|scratch| lower.starts_with(scratch.path())) {
+                pins.push(self.find_place(lower).filter(|pin| pin.entry().kind == Kind::Layer)?);
             }
-            pins.push(self.find_place(lower).filter(|pin| pin.entry().kind == Kind::Layer)?);
+            open.push(rustix::fs::open(lower, flags, Mode::empty()).ok()?);
         }
-        Some(Chain { lowers, pins, scratch })
+        let path = |open: &OwnedFd| PathBuf::from(format!("/proc/self/fd/{}", open.as_raw_fd()));
+        let lowers = open.iter().map(path).collect();
+        Some(OpenChain { chain: Chain { lowers, pins, scratch }, _open: open })
     }
 }
 
@@ -133,11 +149,11 @@ mod tests {
         let entry = high.entry();
         store.remember_chain(stage, vec![low.path(), high.path()], Vec::new());
         drop((low, high));
-        let chain = store.chain(stage).unwrap();
+        let chain = store.open_chain(stage).unwrap();
         assert_eq!(store.remove(&[entry]).unwrap().entries, 0, "it is in use");
         drop(chain);
         assert_eq!(store.remove(&[entry]).unwrap().entries, 1);
-        assert!(store.chain(stage).is_none());
+        assert!(store.open_chain(stage).is_none());
     }
 
     #[test]
@@ -149,7 +165,7 @@ mod tests {
         let upper = scratch.path().join("upper");
         fs::create_dir(&upper).unwrap();
         store.remember_chain(stage, vec![upper.clone()], vec![Arc::clone(&scratch)]);
-        let reader = store.chain(stage).unwrap();
+        let reader = store.open_chain(stage).unwrap();
         let pin = store.commit_layer(&upper, &Digest::of(b"made"), 0).unwrap();
         let (entry, place) = (pin.entry(), pin.path());
         scratch.keep(pin);
@@ -168,8 +184,8 @@ mod tests {
         let scratch = store.shared_scratch().unwrap();
         let path = scratch.path().to_owned();
         store.remember_chain(stage, vec![path.clone()], vec![scratch]);
-        assert!(store.chain(stage).is_some());
+        assert!(store.open_chain(stage).is_some());
         store.forget_chain(stage);
-        assert!(store.chain(stage).is_none() && !path.exists());
+        assert!(store.open_chain(stage).is_none() && !path.exists());
     }
 }

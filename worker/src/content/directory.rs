@@ -165,7 +165,10 @@ impl ContentStore {
         diff_id: &Digest,
         bytes: u64,
     ) -> io::Result<Pin> {
-        self.index.commit(Entry::new(Kind::Layer, *diff_id), from, Some(bytes))
+        let entry = Entry::new(Kind::Layer, *diff_id);
+        let pin = self.name_layer(from, || self.index.commit(entry, from, Some(bytes)))?;
+        self.trees.moved(from, &pin.path());
+        Ok(pin)
     }
 
     /// Gives a complete blob its name.
@@ -195,12 +198,6 @@ impl ContentStore {
     /// Remembers a tree whose files are in a layer.
     pub(crate) fn remember_tree(&self, tree: KnownTree) {
         self.trees.add(tree);
-    }
-
-    /// A layer that is not finished got its place.
-    pub(crate) fn layer_moved(&self, from: &Path, to: &Path) {
-        self.trees.moved(from, to);
-        self.chains_moved(from, to);
     }
 
     /// The trees of a project whose files are in layers here, newest first. The layers may be gone.

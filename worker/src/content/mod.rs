@@ -18,7 +18,7 @@ mod usage;
 mod verify;
 
 pub(crate) use caches::{Cache, cache_name};
-pub(crate) use chains::{Chain, Scratch};
+pub(crate) use chains::{Chain, OpenChain, Scratch};
 pub use command::StoreAction;
 pub(crate) use command::run as store_command;
 pub(crate) use control::serve;

@@ -1,50 +1,30 @@
 //! A base that has ended on this worker and is not stored yet: it is read where it lies.
 
 use std::collections::HashMap;
-use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use common::image::Layer;
 use common::{Failure, FailureClass, StageId};
-use rustix::fs::{Mode, OFlags};
 use tokio::sync::watch;
 
 use super::failure::JobError;
-use crate::content::{Chain, ContentStore};
+use crate::content::{ContentStore, OpenChain};
 
 /// Builds are short; layers that nobody has asked for in so many stages are not asked for any more.
 const MAX_STAGES: usize = 1000;
-/// A layer gets its name in the store at any moment: then the look at it is repeated.
-const TRIES: usize = 10;
 
 /// The root file system of another stage.
 #[derive(Debug)]
 pub(super) struct LocalBase {
     pub(super) stage: StageId,
-    pub(super) chain: Chain,
-    /// Its layers by paths that stay good when they are moved.
-    pub(super) lowers: Vec<PathBuf>,
-    _open: Vec<OwnedFd>,
+    pub(super) local: OpenChain,
 }
 
 impl LocalBase {
     /// Opens what a stage has left here.
     pub(super) fn open(content: &ContentStore, stage: StageId) -> Result<Self, JobError> {
-        for _ in 0..TRIES {
-            let Some(chain) = content.chain(stage) else { continue };
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let open = |lower: &PathBuf| rustix::fs::open(lower, flags, Mode::empty());
-            let Ok(open) = chain.lowers.iter().map(open).collect::<Result<Vec<OwnedFd>, _>>()
-            else {
-                continue;
-            };
-            let path =
-                |open: &OwnedFd| PathBuf::from(format!("/proc/self/fd/{}", open.as_raw_fd()));
-            let lowers = open.iter().map(path).collect();
-            return Ok(Self { stage, chain, lowers, _open: open });
-        }
-        Err(gone())
+        let local = content.open_chain(stage).ok_or_else(gone)?;
+        Ok(Self { stage, local })
     }
 }
 

@@ -15,7 +15,7 @@ use common::{Digest, Failure, FailureClass, StageId};
 use super::copy::has_wildcard;
 use super::failure::JobError;
 use super::stage::{StageRun, millis};
-use crate::content::Chain;
+use crate::content::{Chain, OpenChain};
 use crate::rootfs::{Mount, mount_readonly};
 use crate::transfer::{self, LaidOut, Wanted, ensure_layers};
 
@@ -26,6 +26,7 @@ pub(super) struct Source {
     directory: Option<PathBuf>,
     /// What is mounted: it goes after the mount.
     _chain: Chain,
+    _open: Option<OpenChain>,
     /// Whether its entries keep their owners.
     pub(super) keep_owner: bool,
     /// What `directory` was made from.
@@ -186,13 +187,14 @@ async fn slice(
     };
     let start = Instant::now();
     // The producer ran here: its root file system is read in place, no bytes move.
-    if let Some(chain) = run.worker.content.chain(id) {
+    if let Some(open) = run.worker.content.open_chain(id) {
         std::fs::create_dir(place.mount)?;
-        if let Ok(mount) = mount_readonly(&chain.lowers, place.mount) {
+        if let Ok(mount) = mount_readonly(&open.chain.lowers, place.mount) {
             note_use(run, id, selector, &input, 0);
             timing.fetch_millis += millis(start);
             let mount = Some(mount);
-            return Ok(Source { mount, _chain: chain, keep_owner: true, ..Source::default() });
+            let open = Some(open);
+            return Ok(Source { mount, _open: open, keep_owner: true, ..Source::default() });
         }
         std::fs::remove_dir(place.mount)?;
     }

@@ -161,7 +161,7 @@ impl StageRun<'_> {
         self.unfetched = self.job.base_layers.clone();
         if let Some(stage) = self.job.unstored_base {
             let base = LocalBase::open(&self.worker.content, stage)?;
-            self.lowers.clone_from(&base.lowers);
+            self.lowers.clone_from(&base.local.chain.lowers);
             self.base = Some(base);
         }
         let first = self.job.first_step;
@@ -303,7 +303,7 @@ impl StageRun<'_> {
         }
         let stage = self.held.lease.stage;
         if self.unfetched.is_empty() {
-            let below = self.base.as_ref().map(|base| base.chain.scratch.clone());
+            let below = self.base.as_ref().map(|base| base.local.chain.scratch.clone());
             let own = self.ran().map(|pending| Arc::clone(&pending.directory));
             let scratch = below.into_iter().flatten().chain(own).collect();
             if let Some(lowers) = self.places(self.lowers.clone()) {
@@ -353,7 +353,7 @@ impl StageRun<'_> {
     fn places(&self, mut lowers: Vec<PathBuf>) -> Option<Vec<PathBuf>> {
         if let Some(base) = &self.base {
             let below = self.worker.content.places(base.stage)?;
-            lowers.splice(..base.lowers.len(), below);
+            lowers.splice(..base.local.chain.lowers.len(), below);
         }
         Some(lowers)
     }
@@ -469,7 +469,6 @@ impl StageRun<'_> {
         let bytes = packed.uncompressed_bytes;
         let pin = content.commit_layer(&pending.upper, &packed.diff_id, bytes)?;
         let place = pin.path();
-        content.layer_moved(&pending.upper, &place);
         // Who reads it in place still does.
         pending.directory.keep(pin);
         Ok(place)

@@ -42,7 +42,8 @@ impl Worker {
     ) -> Self {
         let data = tempfile::tempdir().unwrap();
         let mut config: Config = serde_json::from_value(serde_json::json!({
-            "worker": {"data_dir": data.path(), "slots": slots},
+            // Other tests may fill the disk meanwhile: that is no reason to forget layers.
+            "worker": {"data_dir": data.path(), "slots": slots, "store_min_free_bytes": 0},
             "coordinator": {"url": coordinator.url, "token": "join"},
             "runtime": {"network": "isolated"},
         }))
