@@ -1,6 +1,6 @@
 # The same commands run on a developer's machine and in CI.
 
-.PHONY: help deps build demo test chaos check sqlx openapi bench bench-plan fuzz
+.PHONY: help deps build demo test chaos check sqlx openapi bench bench-farm bench-plan fuzz
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,10 @@ bench: deps ## Builds with Slipway, BuildKit and buildah, side by side: writes t
 	@scripts/install-deps.sh buildah
 	cargo build --release --locked -p coordinator -p worker -p cli -p s3server -p bench
 	@target/release/bench $(ARGS)
+
+bench-farm: deps ## What several workers are worth, and what a coordinator can bear: into bench/README.md
+	cargo build --release --locked -p coordinator -p worker -p cli -p s3server -p bench
+	@target/release/bench farm $(ARGS)
 
 bench-plan: ## Time from a Dockerfile to its plan
 	cargo bench --locked -p dockerfile --bench planning

@@ -8,8 +8,7 @@ use anyhow::Context as _;
 
 use crate::builders::Builder;
 
-/// Between these lines of the page stands the table.
-const BEGIN: &str = "<!-- make bench writes from here -->\n";
+/// Ends a place for a table in the page.
 const END: &str = "<!-- to here -->\n";
 
 /// One line: a workload, or one phase of it.
@@ -36,7 +35,7 @@ impl Row {
     }
 }
 
-fn median(times: &[Duration]) -> Option<f64> {
+pub(crate) fn median(times: &[Duration]) -> Option<f64> {
     let mut all: Vec<f64> = times.iter().map(Duration::as_secs_f64).collect();
     all.sort_by(f64::total_cmp);
     let middle = all.len() / 2;
@@ -74,12 +73,12 @@ pub(crate) fn markdown(rows: &[Row]) -> String {
     text
 }
 
-/// Puts the table into the page.
-pub(crate) fn store(table: &str, runs: usize) -> anyhow::Result<()> {
+/// Puts what a command has measured into its place in the page.
+pub(crate) fn store(command: &str, text: &str) -> anyhow::Result<()> {
     let path = e2e::source_root().join("bench/README.md");
     let page = std::fs::read_to_string(&path)?;
-    let (before, rest) = page.split_once(BEGIN).context("the page has no place for the table")?;
+    let begin = format!("<!-- {command} writes from here -->\n");
+    let (before, rest) = page.split_once(&begin).context("the page has no place for the table")?;
     let (_, after) = rest.split_once(END).context("the page has no place for the table")?;
-    let page = format!("{before}{BEGIN}Medians of {runs} runs:\n\n{table}{END}{after}");
-    Ok(std::fs::write(path, page)?)
+    Ok(std::fs::write(path, format!("{before}{begin}{text}{END}{after}"))?)
 }

@@ -83,7 +83,7 @@ pub(crate) const WORKLOADS: &[Workload] = &[
 ];
 
 /// Something that no other run has.
-fn nonce(run: usize) -> String {
+pub(crate) fn nonce(run: usize) -> String {
     format!("{run}-{:016x}", rand::random::<u64>())
 }
 

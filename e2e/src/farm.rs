@@ -360,6 +360,13 @@ impl Farm {
         Ok(run_coordinator(&config, &["token", "--scope", scope])?.trim().to_owned())
     }
 
+    /// The process of a worker; `name` as in `worker-1`.
+    pub fn worker_process(&self, name: &str) -> anyhow::Result<u32> {
+        let number: usize = name.trim_start_matches("worker-").parse()?;
+        let worker = self.workers.get(number.wrapping_sub(1)).and_then(Option::as_ref);
+        Ok(worker.with_context(|| format!("{name} does not run"))?.id())
+    }
+
     /// Where the object store keeps what it has.
     pub fn object_directory(&self) -> PathBuf {
         self.directory.path().join("s3")

@@ -1,0 +1,8 @@
+//! The rows of a farm: what several workers are worth, and what a coordinator can bear.
+
+mod graphs;
+mod history;
+mod rows;
+mod swarm;
+
+pub(crate) use rows::run;
