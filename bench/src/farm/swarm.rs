@@ -1,11 +1,11 @@
 //! Many workers that only talk: what a coordinator and its database can bear.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use api::WORKER_PROTOCOL;
 use api::public::v1::{BuildRequest, TimingView};
 use api::worker::v1::{Assignment, EnrolRequest, Job, ResultReport, StageOutcome, SyncRequest};
@@ -82,7 +82,11 @@ async fn measure(farm: &Farm) -> anyhow::Result<Measured> {
     let start = Instant::now();
     let mut seen = swarm.begin();
     while swarm.ended.load(Ordering::Relaxed) < BACKLOG {
-        ensure!(start.elapsed() < Duration::from_mins(5), "the swarm does not get on");
+        let ended = swarm.ended.load(Ordering::Relaxed);
+        ensure!(start.elapsed() < Duration::from_mins(2), "only {ended} stages have ended");
+        if let Some(error) = swarm.trouble.get() {
+            bail!("a simulated worker: {error:#}");
+        }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let per_second = f64::from(u32::try_from(BACKLOG)?) / start.elapsed().as_secs_f64();
@@ -139,6 +143,8 @@ async fn submit(builds: &client::public::Client, stages: usize) -> anyhow::Resul
 struct Swarm {
     workers: Vec<(WorkerId, client::worker::Client)>,
     ended: Arc<AtomicUsize>,
+    /// What first went wrong.
+    trouble: Arc<OnceLock<anyhow::Error>>,
     stop: CancellationToken,
     tasks: tokio_util::task::TaskTracker,
 }
@@ -166,6 +172,7 @@ impl Swarm {
         Ok(Self {
             workers,
             ended: Arc::default(),
+            trouble: Arc::default(),
             stop: CancellationToken::new(),
             tasks: tokio_util::task::TaskTracker::new(),
         })
@@ -182,8 +189,12 @@ impl Swarm {
                 seen: seen.clone(),
                 ended: Arc::clone(&self.ended),
             };
-            let stop = self.stop.clone();
-            self.tasks.spawn(async move { stop.run_until_cancelled(worker.run()).await });
+            let (stop, trouble) = (self.stop.clone(), Arc::clone(&self.trouble));
+            self.tasks.spawn(async move {
+                if let Some(Err(error)) = stop.run_until_cancelled(worker.run()).await {
+                    trouble.get_or_init(|| error);
+                }
+            });
         }
         had
     }

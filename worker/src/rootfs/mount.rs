@@ -1,5 +1,6 @@
 //! Mounting a chain.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -56,7 +57,7 @@ pub fn mount_directory(directory: &rustix::fd::OwnedFd, at: &Path) -> io::Result
 
 /// Mounts `lowers` (lowest first, may be empty) read-only at the existing directory `at`.
 pub fn mount_readonly(lowers: &[PathBuf], at: &Path) -> io::Result<Mount> {
-    match lowers {
+    match distinct(lowers)?.as_slice() {
         // An overlay needs two layers when it has no upper; one layer is bound as it is.
         [] => {
             let empty = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
@@ -65,13 +66,13 @@ pub fn mount_readonly(lowers: &[PathBuf], at: &Path) -> io::Result<Mount> {
             attach(&empty, MountAttrFlags::MOUNT_ATTR_RDONLY, at)
         }
         [only] => {
-            mount_bind_recursive(only, at)?;
+            mount_bind_recursive(*only, at)?;
             let mount = Mount { path: at.to_owned() };
             mount_remount(at, flags_of(only)? | MountFlags::BIND | MountFlags::RDONLY, "")?;
             mount_change(at, MountPropagationFlags::PRIVATE)?;
             Ok(mount)
         }
-        _ => {
+        lowers => {
             let overlay = open_overlay(lowers)?;
             fsconfig_create(overlay.as_fd())?;
             attach(&overlay, MountAttrFlags::MOUNT_ATTR_RDONLY, at)
@@ -96,14 +97,31 @@ pub fn mount_writable(
         std::fs::create_dir_all(&inner)?;
         return mount_writable(&[empty], upper, &inner, at);
     }
-    let overlay = open_overlay(lowers)?;
+    let overlay = open_overlay(&distinct(lowers)?)?;
     fsconfig_set_string(overlay.as_fd(), "upperdir", upper)?;
     fsconfig_set_string(overlay.as_fd(), "workdir", work)?;
     fsconfig_create(overlay.as_fd())?;
     attach(&overlay, MountAttrFlags::empty(), at)
 }
 
-fn open_overlay(lowers: &[PathBuf]) -> io::Result<rustix::fd::OwnedFd> {
+/// Each directory once, where it is highest. Steps that change the same, such as nothing, make the same
+/// layer, and the kernel refuses to stack a directory twice. Lower down it shows nothing: all its
+/// entries are covered by those of the same layer above.
+fn distinct(lowers: &[PathBuf]) -> io::Result<Vec<&Path>> {
+    use std::os::unix::fs::MetadataExt as _;
+    let mut seen = HashSet::new();
+    let mut kept = Vec::with_capacity(lowers.len());
+    for lower in lowers.iter().rev() {
+        let found = std::fs::metadata(lower)?;
+        if seen.insert((found.dev(), found.ino())) {
+            kept.push(lower.as_path());
+        }
+    }
+    kept.reverse();
+    Ok(kept)
+}
+
+fn open_overlay(lowers: &[&Path]) -> io::Result<rustix::fd::OwnedFd> {
     if lowers.len() > MAX_LAYERS {
         return Err(io::Error::other(format!(
             "{} layers are more than the kernel stacks ({MAX_LAYERS})",
@@ -123,7 +141,7 @@ fn open_overlay(lowers: &[PathBuf]) -> io::Result<rustix::fd::OwnedFd> {
     }
     // The kernel wants the highest layer first. `lowerdir+` (Linux 6.8) takes one path a call, so
     // neither the length of an option string nor a colon in a path is a limit.
-    for lower in lowers.iter().rev() {
+    for lower in lowers.iter().rev().copied() {
         fsconfig_set_string(overlay.as_fd(), "lowerdir+", lower)?;
     }
     Ok(overlay)
@@ -197,6 +215,26 @@ mod tests {
         assert!(fs::write(at.join("c"), "").is_err());
         drop(mount);
         assert!(!at.join("a").exists());
+    }
+
+    #[test]
+    fn a_layer_that_comes_twice_counts_where_it_is_highest() {
+        let root = tempfile::tempdir().unwrap();
+        let twice = layer(root.path(), "twice", &[("a", "twice")]);
+        let between = layer(root.path(), "between", &[("a", "between"), ("b", "between")]);
+        let again = root.path().join("between/../twice");
+        let (upper, work, at) = directories(root.path());
+        let mount = mount_readonly(&[twice.clone(), between.clone(), again.clone()], &at).unwrap();
+        assert_eq!(fs::read_to_string(at.join("a")).unwrap(), "twice");
+        assert_eq!(fs::read_to_string(at.join("b")).unwrap(), "between");
+        drop(mount);
+        let mount = mount_readonly(&[twice.clone(), again.clone()], &at).unwrap();
+        assert_eq!(fs::read_to_string(at.join("a")).unwrap(), "twice");
+        drop(mount);
+        let mount = mount_writable(&[twice, between, again], &upper, &work, &at).unwrap();
+        fs::write(at.join("b"), "new").unwrap();
+        drop(mount);
+        assert_eq!(fs::read_to_string(upper.join("b")).unwrap(), "new");
     }
 
     #[test]

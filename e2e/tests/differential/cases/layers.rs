@@ -54,6 +54,12 @@ fn changes() -> Vec<Case> {
             "FROM alpine\nRUN mkdir /d && echo a > /d/a\nRUN chown -R 5:6 /d\n",
         ),
         case("nothing-changes", "F11", "FROM alpine\nRUN true\nRUN mkdir /x && rmdir /x\n"),
+        case(
+            "layers-that-are-alike",
+            "F11",
+            "FROM alpine AS one\nRUN true\nFROM one AS two\nRUN mkdir /x && rmdir /x\n\
+             FROM two\nRUN true\nRUN echo changed > /changed\n",
+        ),
     ]
 }
 
