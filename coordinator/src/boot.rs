@@ -15,6 +15,7 @@ use crate::app::{App, Keeping};
 use crate::auth::KeyRing;
 use crate::config::Config;
 use crate::dispatch::Seats;
+use crate::gather::Gather;
 use crate::metrics::Metrics;
 use crate::vault::Vault;
 use crate::{dispatch, http, reconcile};
@@ -112,6 +113,8 @@ impl Server {
             objects,
             bus,
             seats: Seats::default(),
+            exchanges: Gather::default(),
+            results: Gather::default(),
             registry,
             fetcher,
             keys,

@@ -8,6 +8,7 @@ pub mod auth;
 mod boot;
 pub mod config;
 mod dispatch;
+mod gather;
 mod http;
 mod metrics;
 mod reconcile;

@@ -2,7 +2,7 @@
 
 use api::public::v1::ImageOptions;
 use api::worker::v1::{ExportImage, ExportJob, ExportResult, ExportTarget};
-use common::BuildId;
+use common::StageId;
 use common::image::{Layer, LayerOrigin};
 use logbus::Message;
 use oci::image::{Style, assemble, assemble_index};
@@ -13,11 +13,14 @@ use super::report::new_export;
 use super::{App, AppError};
 
 impl App {
-    /// Ends the exports of these builds that are only a question of digests. Those that a worker has
-    /// to do something for are left to it.
-    pub(super) async fn answer_exports(&self, builds: &[BuildId]) -> Result<(), AppError> {
-        for stage in self.store.ready_exports(builds).await? {
-            let row = self.store.stage_job(stage).await?;
+    /// Ends those of these exports that are only a question of digests. Those that a worker has to do
+    /// something for are left to it.
+    pub(super) async fn answer_exports(&self, exports: &[StageId]) -> Result<(), AppError> {
+        if exports.is_empty() {
+            return Ok(());
+        }
+        for row in self.store.stage_jobs(exports).await? {
+            let stage = row.id;
             let (build, plan) = (row.build, row.plan.clone());
             let Some(job) = self.export_job(row).await? else { continue };
             let Some(results) = digests(&job)? else { continue };

@@ -142,7 +142,8 @@ impl App {
             match self.store.save_plan(build.id, &build.project, planner, &plan).await {
                 Ok(attached) => {
                     self.metrics.attached_total.inc_by(attached as u64);
-                    self.answer_exports(&[build.id]).await?;
+                    let exports = self.store.ready_exports(build.id).await?;
+                    self.answer_exports(&exports).await?;
                     return Ok(());
                 }
                 Err(StoreError::PlanIsOld) => {

@@ -8,15 +8,17 @@ use api::worker::v1::{
     DoneReport, LogChunk, ResultReport, SliceReport, SliceUse, StageOutcome, StepReport, StepState,
 };
 use blobstore::names;
+use common::image::Layer;
 use common::{BuildId, FailureClass, Lease, ProjectName};
 use logbus::Message;
 use store::{
-    CachedSlice, Finished, NewExport, ObjectKey, ObjectRow, Outcome, QuarantineRule, Resulted,
-    Spent, StoreError,
+    CachedSlice, Finished, Finishes, NewExport, ObjectKey, ObjectRow, Outcome, QuarantineRule,
+    Resulted, Spent, StoreError,
 };
 
 use super::documents::{ExportDocument, StageDocument};
 use super::{App, AppError};
+use crate::gather::Asked;
 
 /// Longest text of one chunk in bytes.
 const MAX_CHUNK_BYTES: usize = 512 << 10;
@@ -92,58 +94,108 @@ impl App {
     }
 
     /// A stage has ended.
-    pub(crate) async fn report_result(&self, report: &ResultReport) -> Result<(), AppError> {
+    pub(crate) async fn report_result(
+        self: &Arc<Self>,
+        report: &ResultReport,
+    ) -> Result<(), AppError> {
         let finished = Finished {
             lease: report.lease,
             outcome: self.outcome(report).await?,
             spent: spent(&report.timing, &report.slices_read, report.uploaded_bytes)?,
         };
-        let name = match &finished.outcome {
-            Outcome::Succeeded { .. } => "succeeded",
-            Outcome::Failed { failure, .. } => failure.class.as_str(),
-            Outcome::HandedBack => "handed_back",
-        };
-        let resulted = self.count_stale("result", self.store.finish_stage(&finished).await)?;
-        if let Resulted::Recorded(builds) = &resulted {
-            self.metrics.results_total.with_label_values(&[name]).inc();
-            if matches!(finished.outcome, Outcome::Succeeded { .. }) {
-                // Workers have not been told yet: what needs none is done first.
-                self.answer_exports(builds).await?;
+        let (name, stored) = match &finished.outcome {
+            Outcome::Succeeded { .. } => {
+                let app = Arc::clone(self);
+                let work = move |asked| Arc::clone(&app).finish_all(asked);
+                let stored = self.results.ask(finished, work).await;
+                ("succeeded", stored.unwrap_or(Err(StoreError::NotFound("answer"))))
             }
-        }
+            Outcome::Failed { failure, .. } => {
+                (failure.class.as_str(), self.store.finish_stage(&finished).await)
+            }
+            Outcome::HandedBack => ("handed_back", self.store.finish_stage(&finished).await),
+        };
+        let resulted = self.count_stale("result", stored)?;
         self.bus.send(Message::Workers);
         self.tell(resulted.builds());
         if let Resulted::Recorded(_) = resulted {
-            // Hints for the scheduler: the result counts without them.
-            if let Err(error) = self.learn(report, &finished.outcome).await {
-                tracing::warn!(%error, "what a result teaches was not stored");
+            self.metrics.results_total.with_label_values(&[name]).inc();
+            // A hint for the scheduler: the result counts without it.
+            if let Err(error) = self.note_fault(report).await {
+                tracing::warn!(%error, "what a failure says of its worker was not stored");
             }
         }
         Ok(())
     }
 
-    /// What a result says of the stage's length, of the worker's layers and of its health.
-    async fn learn(&self, report: &ResultReport, outcome: &Outcome) -> store::Result<()> {
-        match outcome {
-            Outcome::Succeeded { layers, .. } => {
-                let timing = &report.timing;
-                let millis = timing.fetch_millis
-                    + timing.run_millis
-                    + timing.snapshot_millis
-                    + timing.upload_millis;
-                self.store.remember_duration(report.lease.stage, millis).await?;
-                self.store.remember_layers(report.lease, layers).await?;
-                self.store.note_success(report.lease).await
-            }
-            Outcome::Failed { failure, .. } if failure.class == FailureClass::Infrastructure => {
-                let rule = QUARANTINE;
-                if let Some(name) = self.store.note_fault(report.lease, failure, rule).await? {
-                    tracing::warn!(worker.name = name, "a worker failed too often: left alone");
+    /// Stores successes together, or each alone where that fails; then what needs no worker is done,
+    /// and what they teach is stored.
+    async fn finish_all(self: Arc<Self>, asked: Vec<Asked<Finished, store::Result<Resulted>>>) {
+        let (all, answers): (Vec<Finished>, Vec<_>) = asked.into_iter().unzip();
+        let mut done = match self.store.finish_stages(&all).await {
+            Err(error) if all.len() > 1 => {
+                tracing::debug!(%error, "some results failed together: each alone now");
+                let mut done = Finishes::default();
+                for one in &all {
+                    match self.store.finish_stages(std::slice::from_ref(one)).await {
+                        Ok(one) => {
+                            done.results.extend(one.results);
+                            done.exports.extend(one.exports);
+                        }
+                        Err(error) => done.results.push(Err(error)),
+                    }
                 }
-                Ok(())
+                done
             }
-            Outcome::Failed { .. } | Outcome::HandedBack => Ok(()),
+            Err(error) => Finishes { results: vec![Err(error)], exports: Vec::new() },
+            Ok(done) => done,
+        };
+        // Workers have not been told yet: what needs none is done first.
+        if let Err(error) = self.answer_exports(&done.exports).await {
+            tracing::warn!(%error, "exports are left to workers");
         }
+        let is_new = |result: &store::Result<Resulted>| matches!(result, Ok(Resulted::Recorded(_)));
+        let counts: Vec<bool> = done.results.iter().map(is_new).collect();
+        for (answer, result) in answers.into_iter().zip(done.results.drain(..)) {
+            // Whoever has gone sends it again.
+            let _ = answer.send(result);
+        }
+        let new = all.iter().zip(counts).filter_map(|(one, counts)| counts.then_some(one));
+        // Hints for the scheduler: the results count without them.
+        if let Err(error) = self.learn(&new.collect::<Vec<_>>()).await {
+            tracing::warn!(%error, "what results teach was not stored");
+        }
+    }
+
+    /// What successes say of the length of stages, of the workers' layers and of their health.
+    async fn learn(&self, all: &[&Finished]) -> store::Result<()> {
+        if all.is_empty() {
+            return Ok(());
+        }
+        let durations: Vec<_> = all.iter().map(|one| (one.lease.stage, one.spent.millis)).collect();
+        self.store.remember_durations(&durations).await?;
+        let layers: Vec<(Lease, &[Layer])> = all
+            .iter()
+            .filter_map(|one| match &one.outcome {
+                Outcome::Succeeded { layers, .. } => Some((one.lease, layers.as_slice())),
+                Outcome::Failed { .. } | Outcome::HandedBack => None,
+            })
+            .collect();
+        self.store.remember_layers(&layers).await?;
+        let leases: Vec<Lease> = all.iter().map(|one| one.lease).collect();
+        self.store.note_successes(&leases).await
+    }
+
+    /// What a failure says of its worker.
+    async fn note_fault(&self, report: &ResultReport) -> store::Result<()> {
+        let StageOutcome::Failed { failure, .. } = &report.outcome else { return Ok(()) };
+        if failure.class != FailureClass::Infrastructure {
+            return Ok(());
+        }
+        if let Some(name) = self.store.note_fault(report.lease, failure, QUARANTINE).await? {
+            tracing::warn!(worker.name = name, "a worker failed too often: left alone");
+        }
+        Ok(())
     }
 
     async fn outcome(&self, report: &ResultReport) -> Result<Outcome, AppError> {
@@ -218,8 +270,10 @@ impl App {
 }
 
 fn spent(timing: &TimingView, read: &[SliceUse], sent: u64) -> Result<Spent, AppError> {
+    let millis =
+        timing.fetch_millis + timing.run_millis + timing.snapshot_millis + timing.upload_millis;
     let (timing, transfers) = (serde_json::to_value(timing)?, serde_json::to_value(read)?);
-    Ok(Spent { timing, transfers, uploaded_bytes: sent })
+    Ok(Spent { timing, transfers, uploaded_bytes: sent, millis })
 }
 
 pub(super) fn new_export(

@@ -6,12 +6,13 @@ use std::time::Duration;
 use api::Problem;
 use blobstore::objects::{ObjectError, ObjectStore};
 use logbus::Bus;
-use store::{Retention, Store, StoreError};
+use store::{Exchange, Exchanged, Finished, Resulted, Retention, Store, StoreError};
 use tokio::sync::watch;
 
 use crate::auth::KeyRing;
 use crate::config::RetentionConfig;
 use crate::dispatch::Seats;
+use crate::gather::Gather;
 use crate::metrics::Metrics;
 use crate::vault::Vault;
 
@@ -23,6 +24,10 @@ pub(crate) struct App {
     pub(crate) bus: Bus,
     /// Workers that wait here.
     pub(crate) seats: Seats,
+    /// Exchanges of states with workers.
+    pub(crate) exchanges: Gather<Exchange, store::Result<Exchanged>>,
+    /// Stages that have succeeded.
+    pub(crate) results: Gather<Finished, store::Result<Resulted>>,
     pub(crate) registry: registry::Client,
     pub(crate) fetcher: fetch::Fetcher,
     pub(crate) keys: KeyRing,

@@ -1,6 +1,6 @@
 //! The state exchange with a worker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use api::Secret;
@@ -11,13 +11,17 @@ use api::worker::v1::{
 use common::image::Layer;
 use common::stage::StageKind;
 use common::{BuildId, Failure, FailureClass, Lease, StageId};
-use store::{CachedSlice, Held, NeedsRow, OfferRow, StageJobRow, SyncState};
+use store::{
+    CachedSlice, Exchange, Exchanged, Held, NeedsRow, OfferRow, StageJobRow, Store, StoreError,
+    SyncState,
+};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::documents::{ExportDocument, StageDocument};
 use super::{App, AppError};
 use crate::dispatch::{Rung, Seat};
+use crate::gather::Asked;
 use crate::scheduler::{Needs, Offer};
 
 /// Longest time that an answer is held back.
@@ -47,8 +51,8 @@ impl App {
             let rings = self.seats.take(seat);
             let rest = until.saturating_duration_since(Instant::now()).max(SHORTEST_WAIT);
             match tokio::time::timeout(rest, rings).await {
-                Ok(Ok(Rung::Has(leases))) => {
-                    response.assignments = self.assignments(leases).await?;
+                Ok(Ok(Rung::Has(assignments))) => {
+                    response.assignments = assignments;
                     return Ok(response);
                 }
                 Ok(Ok(Rung::News)) => {}
@@ -73,27 +77,23 @@ impl App {
                 },
             })
             .collect();
-        let state = self
-            .store
-            .sync_worker(
-                request.worker,
-                request.session,
-                request.slots,
-                request.free_slots,
-                request.draining,
-                &held,
-            )
-            .await?;
-        let leases = state.undelivered.clone();
-        let slots = request.free_slots.saturating_sub(u32::try_from(leases.len()).unwrap_or(0));
-        let free = if slots > 0 && !request.draining {
-            Some((slots, self.store.asking_worker(request.worker).await?))
-        } else {
-            None
-        };
         let wishes = held.iter().flat_map(|held| &held.wishes);
         let wishes =
             wishes.map(|(stage, selector)| (*stage, selector.digest().to_string())).collect();
+        let exchange = Exchange {
+            worker: request.worker,
+            session: request.session,
+            slots: request.slots,
+            free_slots: request.free_slots,
+            draining: request.draining,
+            held,
+        };
+        let store = self.store.clone();
+        let answer = self.exchanges.ask(exchange, move |asked| exchange_all(store.clone(), asked));
+        let Exchanged { state, asking } = answer.await.ok_or(StoreError::NotFound("answer"))??;
+        let leases = state.undelivered.clone();
+        let slots = request.free_slots.saturating_sub(u32::try_from(leases.len()).unwrap_or(0));
+        let free = (slots > 0 && !request.draining).then_some((slots, asking));
         let seat = Seat { worker: request.worker, session: request.session, free, wishes };
         let response = SyncResponse {
             assignments: self.assignments(leases).await?,
@@ -105,17 +105,32 @@ impl App {
         Ok((response, seat))
     }
 
-    async fn assignments(&self, leases: Vec<Lease>) -> Result<Vec<Assignment>, AppError> {
+    /// The job messages of leases. One that cannot be made is left out, and its build fails.
+    pub(crate) async fn assignments(
+        &self,
+        leases: Vec<Lease>,
+    ) -> Result<Vec<Assignment>, AppError> {
+        if leases.is_empty() {
+            return Ok(Vec::new());
+        }
+        let stages: Vec<StageId> = leases.iter().map(|lease| lease.stage).collect();
+        let rows = self.store.stage_jobs(&stages).await?;
+        let mut rows: HashMap<StageId, StageJobRow> =
+            rows.into_iter().map(|row| (row.id, row)).collect();
         let mut assignments = Vec::new();
         for lease in leases {
-            assignments.extend(self.assignment(lease).await?);
+            if let Some(row) = rows.remove(&lease.stage) {
+                assignments.extend(self.assignment(lease, row).await?);
+            }
         }
         Ok(assignments)
     }
 
-    /// The job message of a lease; none when it cannot be made: then its build fails.
-    async fn assignment(&self, lease: Lease) -> Result<Option<Assignment>, AppError> {
-        let row = self.store.stage_job(lease.stage).await?;
+    async fn assignment(
+        &self,
+        lease: Lease,
+        row: StageJobRow,
+    ) -> Result<Option<Assignment>, AppError> {
         let head = (row.build, row.project.clone(), row.label.clone(), row.dockerfile.clone());
         let job = match row.kind {
             StageKind::Stage => self.stage_job(row).await?,
@@ -216,6 +231,24 @@ impl App {
         }
         let (source_date_epoch, targets) = (export.source_date_epoch, export.targets);
         Ok(Some(ExportJob { images, source_date_epoch, targets }))
+    }
+}
+
+/// Answers many workers at once; whoever needs more than a look gets a task of its own.
+async fn exchange_all(store: Store, asked: Vec<Asked<Exchange, store::Result<Exchanged>>>) {
+    let all: Vec<Exchange> = asked.iter().map(|(exchange, _)| exchange.clone()).collect();
+    let mut found = store.exchange(&all).await.unwrap_or_else(|error| {
+        tracing::debug!(%error, "an exchange with many workers failed: each has its own now");
+        HashMap::new()
+    });
+    for (exchange, answer) in asked {
+        if let Some(exchanged) = found.remove(&exchange.worker) {
+            // Whoever has gone calls again.
+            let _ = answer.send(Ok(exchanged));
+        } else {
+            let store = store.clone();
+            tokio::spawn(async move { answer.send(store.exchange_alone(&exchange).await) });
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+use api::worker::v1::Assignment;
 use common::{Lease, StageId, WorkerId};
 use logbus::Message;
 use rand::seq::SliceRandom as _;
@@ -79,20 +80,41 @@ async fn serve(app: &App, offer: &OfferRow, pool: Pool) -> store::Result<Duratio
     let lost = claims.len() - given.len();
     app.metrics.claims_total.with_label_values(&["won"]).inc_by(given.len() as u64);
     app.metrics.claims_total.with_label_values(&["lost"]).inc_by(lost as u64);
-    let mut leases: HashMap<WorkerId, Vec<Lease>> = HashMap::new();
-    for (worker, lease) in given {
-        leases.entry(worker).or_default().push(lease);
-        if let Some(row) = found.ready.iter().find(|row| row.id == lease.stage) {
+    let ready: HashMap<StageId, &ReadyRow> = found.ready.iter().map(|row| (row.id, row)).collect();
+    for (_, lease) in &given {
+        if let Some(row) = ready.get(&lease.stage) {
             #[expect(clippy::cast_precision_loss, reason = "a histogram")]
             app.metrics.dispatch_seconds.observe(row.waiting_millis as f64 / 1000.0);
             app.bus.send(Message::Build(row.build));
         }
     }
-    for (worker, leases) in leases {
-        app.seats.ring(worker, Rung::Has(leases));
-    }
+    hand_out(app, given).await;
     // Whoever lost a race for a stage looks again: another one may be left.
     Ok(if lost > 0 { Duration::ZERO } else { pause })
+}
+
+/// Rings for whoever got something, with all that it has to know of it.
+async fn hand_out(app: &App, given: Vec<(WorkerId, Lease)>) {
+    let holders: HashMap<Lease, WorkerId> =
+        given.into_iter().map(|(worker, lease)| (lease, worker)).collect();
+    let made = app.assignments(holders.keys().copied().collect()).await;
+    let made = made.unwrap_or_else(|error| {
+        tracing::warn!(%error, "what was given away could not be read: the workers ask for it");
+        Vec::new()
+    });
+    let mut rungs: HashMap<WorkerId, Vec<Assignment>> = HashMap::new();
+    for worker in holders.values() {
+        rungs.entry(*worker).or_default();
+    }
+    for assignment in made {
+        if let Some(worker) = holders.get(&assignment.lease) {
+            rungs.entry(*worker).or_default().push(assignment);
+        }
+    }
+    for (worker, assignments) in rungs {
+        let rung = if assignments.is_empty() { Rung::News } else { Rung::Has(assignments) };
+        app.seats.ring(worker, rung);
+    }
 }
 
 /// Workers that have what something starts from come first, the others in any order.

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use common::{Lease, SessionId, StageId, WorkerId};
+use api::worker::v1::Assignment;
+use common::{SessionId, StageId, WorkerId};
 use store::AskingRow;
 use tokio::sync::{Notify, RwLock, RwLockWriteGuard, oneshot};
 
@@ -11,7 +12,7 @@ use tokio::sync::{Notify, RwLock, RwLockWriteGuard, oneshot};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Rung {
     /// It has these stages now.
-    Has(Vec<Lease>),
+    Has(Vec<Assignment>),
     /// Something has happened to it: the next exchange shows what.
     News,
 }

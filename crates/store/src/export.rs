@@ -2,17 +2,17 @@
 
 use common::{BuildId, StageId};
 
-use crate::result::{NewExport, end_build_if_done, insert_exports};
+use crate::finish::{end_build_if_done, lock_builds};
+use crate::result::{NewExport, insert_exports};
 use crate::{Result, Store};
 
 impl Store {
-    /// The exports of these builds that wait for a worker.
-    pub async fn ready_exports(&self, builds: &[BuildId]) -> Result<Vec<StageId>> {
-        let builds: Vec<_> = builds.iter().map(|build| build.0).collect();
+    /// The exports of a build that wait for a worker.
+    pub async fn ready_exports(&self, build: BuildId) -> Result<Vec<StageId>> {
         let rows = sqlx::query_scalar!(
             r#"select id from stage
-               where build_id = any($1) and kind = 'export' and state = 'ready' order by id"#,
-            &builds,
+               where build_id = $1 and kind = 'export' and state = 'ready' order by id"#,
+            build.0,
         )
         .fetch_all(&self.pool)
         .await?;
@@ -23,6 +23,7 @@ impl Store {
     /// worker was quicker.
     pub async fn finish_export(&self, stage: StageId, exports: &[NewExport]) -> Result<bool> {
         let mut transaction = self.begin().await?;
+        lock_builds(&mut transaction, &[stage.0]).await?;
         let build = sqlx::query_scalar!(
             r#"update stage set state = 'succeeded', started_at = now(), ended_at = now()
                where id = $1 and kind = 'export' and state = 'ready' returning build_id"#,

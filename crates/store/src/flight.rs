@@ -12,8 +12,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::build::drop_stages;
+use crate::finish::{end_build_if_done, unlock_children};
 use crate::plan::{NewPlan, NewStage};
-use crate::result::{end_build_if_done, unlock_children};
 use crate::{Result, Store, StoreError, write};
 
 /// A stage that another one may be attached to.
@@ -200,13 +200,21 @@ pub(crate) async fn share_done(
     Ok(builds.into_iter().map(BuildId).collect())
 }
 
-/// A leader has succeeded: so have its followers; one that lacks slices makes them. Returns the
-/// builds of all.
+/// What the success of a leader meant for its followers.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    /// Their builds.
+    pub(crate) builds: Vec<BuildId>,
+    /// Exports that have become ready.
+    pub(crate) exports: Vec<StageId>,
+}
+
+/// A leader has succeeded: so have its followers; one that lacks slices makes them.
 pub(crate) async fn share_success(
     connection: &mut sqlx::PgConnection,
     leader: StageId,
-) -> Result<Vec<BuildId>> {
-    let mut builds = Vec::new();
+) -> Result<Shared> {
+    let mut shared = Shared::default();
     for follower in followers(connection, leader.0).await? {
         copy_slices(connection, leader.0, follower.id).await?;
         sqlx::query!(
@@ -243,12 +251,12 @@ pub(crate) async fn share_success(
             )
             .execute(&mut *connection)
             .await?;
-            unlock_children(connection, follower.id).await?;
+            shared.exports.extend(unlock_children(connection, &[follower.id]).await?);
             end_build_if_done(connection, follower.build).await?;
         }
-        builds.push(BuildId(follower.build));
+        shared.builds.push(BuildId(follower.build));
     }
-    Ok(builds)
+    Ok(shared)
 }
 
 /// A follower wants slices that its leader was not asked for: it runs, and only makes them.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use common::image::Layer;
 use common::{Digest, Lease, ProjectName, StageId};
+use uuid::Uuid;
 
 use crate::ready::small;
 use crate::{Result, Store, int};
@@ -44,39 +45,55 @@ impl Store {
         Ok(rows.into_iter().map(|row| (row.lineage, u64::from(small(row.p50_millis)))).collect())
     }
 
-    /// A stage ran so long: for the next prediction. After its result, in a transaction of its own:
-    /// builds of one project that end at once would wait for each other.
-    pub async fn remember_duration(&self, stage: StageId, millis: u64) -> Result<()> {
+    /// Stages ran so many milliseconds: for the next prediction. After their results, in a transaction
+    /// of its own: builds of one project that end at once would wait for each other.
+    pub async fn remember_durations(&self, runs: &[(StageId, u64)]) -> Result<()> {
+        let stages: Vec<Uuid> = runs.iter().map(|(stage, _)| stage.0).collect();
+        let millis: Vec<i32> = runs.iter().map(|(_, millis)| int(*millis)).collect();
         sqlx::query!(
             r#"insert into stage_history (project, lineage, recent, p50_millis)
-               select s.project, d.lineage, array[$2::int], $2
-               from stage s join stage_detail d on d.stage_id = s.id
-               where s.id = $1 and d.lineage is not null
+               select s.project, d.lineage, (array_agg(r.millis))[1:15],
+                      percentile_disc(0.5) within group (order by r.millis)
+               from unnest($1::uuid[], $2::int[]) r(stage, millis)
+               join stage s on s.id = r.stage join stage_detail d on d.stage_id = s.id
+               where d.lineage is not null group by s.project, d.lineage order by 1, 2
                on conflict (project, lineage) do update
-               set recent = (array[$2::int] || stage_history.recent)[1:15], updated_at = now(),
+               set recent = (excluded.recent || stage_history.recent)[1:15], updated_at = now(),
                    p50_millis = (select percentile_disc(0.5) within group (order by v)
-                                 from unnest((array[$2::int] || stage_history.recent)[1:15]) v)"#,
-            stage.0,
-            int(millis),
+                                 from unnest((excluded.recent || stage_history.recent)[1:15]) v)"#,
+            &stages,
+            &millis,
         )
         .execute(&self.pool)
         .await?;
         Ok(())
     }
 
-    /// The holder of a lease has these layers now, and all below them.
-    pub async fn remember_layers(&self, lease: Lease, layers: &[Layer]) -> Result<()> {
-        let names = chains(layers);
-        let upper = &names[names.len().saturating_sub(CHAIN_PARTS)..];
+    /// The holders of leases have these layers now, and all below them.
+    pub async fn remember_layers(&self, made: &[(Lease, &[Layer])]) -> Result<()> {
+        let (mut stages, mut epochs, mut chained) = (Vec::new(), Vec::new(), Vec::new());
+        for (lease, layers) in made {
+            let names = chains(layers);
+            for name in names.into_iter().rev().take(CHAIN_PARTS) {
+                stages.push(lease.stage.0);
+                epochs.push(lease.epoch.0);
+                chained.push(name);
+            }
+        }
+        if stages.is_empty() {
+            return Ok(());
+        }
         sqlx::query!(
             r#"insert into worker_chain (chain, worker_id)
-               select c, a.worker_id from unnest($3::text[]) c, attempt a
-               where a.stage_id = $1 and a.epoch = $2 order by c
+               select distinct m.chain, a.worker_id
+               from unnest($1::uuid[], $2::bigint[], $3::text[]) m(stage, epoch, chain)
+               join attempt a on a.stage_id = m.stage and a.epoch = m.epoch
+               order by m.chain, a.worker_id
                on conflict (chain, worker_id) do update set last_used = now()
                where worker_chain.last_used < now() - interval '1 hour'"#,
-            lease.stage.0,
-            lease.epoch.0,
-            upper,
+            &stages,
+            &epochs,
+            &chained,
         )
         .execute(&self.pool)
         .await?;

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::cache::CachedSlice;
 use crate::flight::{Leader, attach, find_leaders};
 use crate::object::renew_objects_of;
-use crate::{Result, Store, StoreError, bigint, int, read, write};
+use crate::{Result, Store, StoreError, bigint, int, write};
 
 /// A stage to store.
 #[derive(Debug, Clone)]
@@ -124,39 +124,6 @@ pub struct NewPlan {
     pub first_keys: Vec<Digest>,
 }
 
-/// All that a job message is made of.
-#[derive(Debug, Clone)]
-pub struct StageJobRow {
-    /// The stage.
-    pub id: StageId,
-    /// Its build.
-    pub build: BuildId,
-    /// Its project.
-    pub project: ProjectName,
-    /// Its kind.
-    pub kind: StageKind,
-    /// Name for people.
-    pub label: String,
-    /// Name of the Dockerfile.
-    pub dockerfile: String,
-    /// What it is.
-    pub plan: Value,
-    /// First step to run.
-    pub first_step: u32,
-    /// Layers below that step, where they were known when it was planned.
-    pub base_layers: Option<Vec<Layer>>,
-    /// Layers of the stages that it waits for: that which it starts from, or those that it exports.
-    pub producer_layers: Vec<(StageId, Vec<Layer>)>,
-    /// The stage that it starts from, where that is done and not stored yet.
-    pub unstored_base: Option<StageId>,
-    /// Slices to make.
-    pub make_slices: Vec<SliceSelector>,
-    /// Digest of the context's manifest.
-    pub context: Option<Digest>,
-    /// Slices of the stages that it reads, with their stage.
-    pub slices: Vec<(StageId, CachedSlice)>,
-}
-
 impl Store {
     /// Stores a plan: the build runs from now on. If everything is there already, it has succeeded.
     /// Stages that run already are attached to those that run; the answer is how many.
@@ -214,78 +181,9 @@ impl Store {
             self.forget_broken(project.as_str(), &missing).await?;
             return Err(StoreError::PlanIsOld);
         }
-        crate::result::end_build_if_done(&mut transaction, build.0).await?;
+        crate::finish::end_build_if_done(&mut transaction, build.0).await?;
         transaction.commit().await?;
         Ok(attached)
-    }
-
-    /// All that a worker has to know of a stage.
-    pub async fn stage_job(&self, stage: StageId) -> Result<StageJobRow> {
-        let row = sqlx::query!(
-            r#"select s.build_id, s.project, s.kind, d.label, b.dockerfile, d.plan, d.first_step,
-                      d.base_layers, d.make_slices, b.context
-               from stage s join stage_detail d on d.stage_id = s.id join build b on b.id = s.build_id
-               where s.id = $1"#,
-            stage.0,
-        )
-        .fetch_optional(&self.pool)
-        .await?
-        .ok_or(StoreError::NotFound("stage"))?;
-        let producers = sqlx::query!(
-            r#"select e.producer, d.layers
-               from stage_edge e join stage_detail d on d.stage_id = e.producer
-               where e.consumer = $1 and e.is_base"#,
-            stage.0,
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        let slices = sqlx::query!(
-            r#"select l.stage_id, l.paths, l.manifest, l.inline_manifest, l.files, l.content_bytes,
-                      l.stored_bytes, l.content
-               from stage_edge e join stage_slice l on l.stage_id = e.producer
-               where e.consumer = $1"#,
-            stage.0,
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        let mut inputs = Vec::new();
-        for slice in slices {
-            let Ok(manifest) = slice.manifest.parse() else { continue };
-            let paths: Vec<String> = read("slice", slice.paths)?;
-            let cached = CachedSlice {
-                selector: SliceSelector::new(paths),
-                manifest,
-                inline_manifest: slice.inline_manifest,
-                files: u64::try_from(slice.files).unwrap_or(0),
-                content_bytes: u64::try_from(slice.content_bytes).unwrap_or(0),
-                stored_bytes: u64::try_from(slice.stored_bytes).unwrap_or(0),
-                content: slice.content.and_then(|digest| digest.parse().ok()),
-            };
-            inputs.push((StageId(slice.stage_id), cached));
-        }
-        Ok(StageJobRow {
-            id: stage,
-            build: BuildId(row.build_id),
-            project: row.project.parse().map_err(|_| StoreError::WrongState("project name"))?,
-            kind: StageKind::from_name(&row.kind).ok_or(StoreError::WrongState("stage"))?,
-            label: row.label,
-            dockerfile: row.dockerfile,
-            plan: row.plan,
-            first_step: u32::try_from(row.first_step).unwrap_or(0),
-            base_layers: row.base_layers.map(|layers| read("layers", layers)).transpose()?,
-            unstored_base: producers
-                .iter()
-                .find(|row| row.layers.is_none())
-                .map(|row| StageId(row.producer)),
-            producer_layers: producers
-                .into_iter()
-                .filter_map(|row| Some((row.producer, row.layers?)))
-                .map(|(producer, layers)| Ok((StageId(producer), read("layers", layers)?)))
-                .collect::<Result<_>>()?,
-            make_slices: read("slices", row.make_slices)?,
-            context: row.context.and_then(|digest| digest.parse().ok()),
-            slices: inputs,
-        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Workers that fail too often are left alone for a while.
 
 use common::{Failure, Lease};
+use uuid::Uuid;
 
 use crate::result::failed_alike;
 use crate::{Result, Store, int};
@@ -15,14 +16,20 @@ pub struct QuarantineRule {
 }
 
 impl Store {
-    /// A worker has finished a stage well: what it failed before is forgotten.
-    pub async fn note_success(&self, lease: Lease) -> Result<()> {
+    /// Workers have finished stages well: what they failed before is forgotten.
+    pub async fn note_successes(&self, leases: &[Lease]) -> Result<()> {
+        let stages: Vec<Uuid> = leases.iter().map(|lease| lease.stage.0).collect();
+        let epochs: Vec<i64> = leases.iter().map(|lease| lease.epoch.0).collect();
         sqlx::query!(
-            r#"update worker w set failed_stages = '{}' from attempt a
-               where a.stage_id = $1 and a.epoch = $2 and w.id = a.worker_id
-                 and w.failed_stages <> '{}'"#,
-            lease.stage.0,
-            lease.epoch.0,
+            r#"with those as (
+                   select w.id from worker w
+                   where w.failed_stages <> '{}' and w.id in (
+                       select a.worker_id from unnest($1::uuid[], $2::bigint[]) l(stage, epoch)
+                       join attempt a on a.stage_id = l.stage and a.epoch = l.epoch)
+                   order by w.id for update of w)
+               update worker w set failed_stages = '{}' from those where w.id = those.id"#,
+            &stages,
+            &epochs,
         )
         .execute(&self.pool)
         .await?;

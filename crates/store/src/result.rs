@@ -8,13 +8,11 @@ use uuid::Uuid;
 
 use crate::build::drop_stages;
 use crate::cache::CachedSlice;
-use crate::flight::{
-    fail_kept, share_done, share_failure, share_slices, share_success, wanted_by_others,
-};
-use crate::history::chain_of;
+use crate::finish::{end_build_if_done, lock_builds};
+use crate::flight::{fail_kept, share_done, share_failure, share_slices, wanted_by_others};
 use crate::object::{ObjectKey, ObjectRow, add_parts, mark};
 use crate::plan::insert_slice;
-use crate::{Result, Store, StoreError, bigint, int, read, write};
+use crate::{Result, Store, StoreError, bigint, int, write};
 
 /// Attempts of a stage before a failure of the farm is the build's.
 const MAX_ATTEMPTS: i32 = 3;
@@ -100,6 +98,8 @@ pub struct Spent {
     pub transfers: Value,
     /// What it sent.
     pub uploaded_bytes: u64,
+    /// Milliseconds that it worked, without waiting: what the next prediction is made from.
+    pub millis: u64,
 }
 
 struct Locked {
@@ -238,6 +238,7 @@ impl Store {
     /// is news for.
     pub async fn stage_done(&self, lease: Lease, spent: &Spent) -> Result<Vec<BuildId>> {
         let mut transaction = self.begin().await?;
+        lock_builds(&mut transaction, &[lease.stage.0]).await?;
         let stage = sqlx::query!(
             r#"select build_id, done_at is not null as "done!" from stage
                where id = $1 and epoch = $2 and state in ('running', 'parked') for update"#,
@@ -276,8 +277,13 @@ impl Store {
 
     /// Stores the end of a stage and all that follows from it, in one transaction.
     pub async fn finish_stage(&self, finished: &Finished) -> Result<Resulted> {
+        if matches!(finished.outcome, Outcome::Succeeded { .. }) {
+            let mut done = self.finish_stages(std::slice::from_ref(finished)).await?;
+            return done.results.pop().unwrap_or(Err(StoreError::NotFound("result")));
+        }
         let lease = finished.lease;
         let mut transaction = self.begin().await?;
+        lock_builds(&mut transaction, &[lease.stage.0]).await?;
         let stage = sqlx::query_as!(
             Locked,
             r#"select build_id as build, state, attempts
@@ -293,34 +299,26 @@ impl Store {
             // The same result again, or one that came after the stage was given up.
             let same = matches!(
                 (&finished.outcome, stage.state.as_str()),
-                (Outcome::Succeeded { .. }, "succeeded")
-                    | (Outcome::Failed { .. }, "failed" | "ready")
+                (Outcome::Failed { .. }, "failed" | "ready")
             );
             return if same { Ok(Resulted::Repeated(build)) } else { Err(StoreError::StaleLease) };
         }
         spend(&mut transaction, lease.stage, &finished.spent).await?;
         let mut builds = vec![build];
-        match &finished.outcome {
-            Outcome::Succeeded { layers, exports } => {
-                succeed(&mut transaction, lease, layers, exports).await?;
-                builds.extend(share_success(&mut transaction, lease.stage).await?);
+        if let Outcome::Failed { failure, step, retry } = &finished.outcome {
+            if let Some(number) = step {
+                sqlx::query!(
+                    "update step set state = 'failed' where stage_id = $1 and number = $2",
+                    lease.stage.0,
+                    int(*number),
+                )
+                .execute(&mut *transaction)
+                .await?;
             }
-            Outcome::Failed { failure, step, retry } => {
-                if let Some(number) = step {
-                    sqlx::query!(
-                        "update step set state = 'failed' where stage_id = $1 and number = $2",
-                        lease.stage.0,
-                        int(*number),
-                    )
-                    .execute(&mut *transaction)
-                    .await?;
-                }
-                builds.extend(fail(&mut transaction, lease, &stage, failure, *retry).await?);
-            }
-            Outcome::HandedBack => {
-                end_attempt(&mut transaction, lease, "handed_back", None).await?;
-                requeue(&mut transaction, lease.stage, 0.0, false).await?;
-            }
+            builds.extend(fail(&mut transaction, lease, &stage, failure, *retry).await?);
+        } else {
+            end_attempt(&mut transaction, lease, "handed_back", None).await?;
+            requeue(&mut transaction, lease.stage, 0.0, false).await?;
         }
         end_build_if_done(&mut transaction, stage.build).await?;
         transaction.commit().await?;
@@ -336,6 +334,7 @@ impl Store {
                 timing: Value::Object(serde_json::Map::new()),
                 transfers: Value::Array(Vec::new()),
                 uploaded_bytes: 0,
+                millis: 0,
             },
         };
         self.finish_stage(&finished).await
@@ -354,30 +353,6 @@ impl Store {
         let project = row.project.parse().map_err(|_| StoreError::WrongState("project name"))?;
         Ok((project, row.plan))
     }
-}
-
-async fn succeed(
-    connection: &mut sqlx::PgConnection,
-    lease: Lease,
-    layers: &[Layer],
-    exports: &[NewExport],
-) -> Result<()> {
-    end_attempt(connection, lease, "succeeded", None).await?;
-    sqlx::query!(
-        "update stage set state = 'succeeded', ended_at = now() where id = $1",
-        lease.stage.0,
-    )
-    .execute(&mut *connection)
-    .await?;
-    sqlx::query!(
-        "update stage_detail set layers = $2 where stage_id = $1",
-        lease.stage.0,
-        write("layers", &layers)?,
-    )
-    .execute(&mut *connection)
-    .await?;
-    insert_exports(connection, lease.stage, exports).await?;
-    unlock_children(connection, lease.stage.0).await
 }
 
 /// Stores what an export made; the same twice is fine.
@@ -404,44 +379,6 @@ pub(crate) async fn insert_exports(
         .execute(&mut *connection)
         .await?;
     }
-    Ok(())
-}
-
-/// Stages that start from this one may run, unless they wait for others too.
-pub(crate) async fn unlock_children(
-    connection: &mut sqlx::PgConnection,
-    stage: Uuid,
-) -> Result<()> {
-    let row = sqlx::query!(
-        r#"select d.layers, s.worker_id from stage_detail d join stage s on s.id = d.stage_id
-           where d.stage_id = $1"#,
-        stage,
-    )
-    .fetch_one(&mut *connection)
-    .await?;
-    let layers: Vec<Layer> = row.layers.map_or(Ok(Vec::new()), |layers| read("layers", layers))?;
-    // Locked in the order of ids: two bases that end at once cannot wait for each other. One that is
-    // attached runs only if the stage that it is attached to fails to.
-    sqlx::query!(
-        r#"with children as (
-               select c.id from stage c join stage_edge e on e.consumer = c.id
-               where e.producer = $1 and e.is_base
-                 and c.state in ('waiting', 'attached', 'ready', 'running', 'parked')
-               order by c.id for update of c)
-           update stage c set bases_missing = c.bases_missing - 1, home_worker = $2,
-                  base_chain = $3, base_bytes = $4, only_worker = null,
-                  state = case when c.state = 'waiting' and c.bases_missing <= 1 then 'ready'
-                          else c.state end,
-                  ready_at = case when c.state in ('waiting', 'attached') and c.bases_missing <= 1
-                             then now() else c.ready_at end
-           from children where c.id = children.id"#,
-        stage,
-        row.worker_id,
-        chain_of(&layers),
-        bigint(layers.iter().map(|layer| layer.size_bytes).sum::<u64>()),
-    )
-    .execute(connection)
-    .await?;
     Ok(())
 }
 
@@ -627,24 +564,6 @@ pub(crate) async fn requeue(
         r#"update step set state = 'pending'
            where stage_id = $1 and (state in ('running', 'failed') or (state = 'done' and not settled))"#,
         stage.0,
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-/// Ends a running build whose goals are reached: what it makes is made, the steps of the stages that
-/// it shows have ended.
-pub(crate) async fn end_build_if_done(
-    connection: &mut sqlx::PgConnection,
-    build: Uuid,
-) -> Result<()> {
-    sqlx::query!(
-        r#"update build b set state = 'succeeded', ended_at = now()
-           where b.id = $1 and b.state = 'running' and not exists (
-               select 1 from stage s where s.build_id = b.id and s.goal
-                 and s.state not in ('succeeded', 'cached') and s.done_at is null)"#,
-        build,
     )
     .execute(connection)
     .await?;

@@ -1,10 +1,11 @@
 //! Workers: enrolment and the state exchange.
 
 use common::plan::SliceSelector;
-use common::{Epoch, Lease, Platform, SessionId, StageId, WorkerId};
+use common::{Epoch, Lease, Platform, StageId, WorkerId};
 
 use crate::cache::CachedSlice;
 use crate::claim::give_up_held;
+use crate::exchange::{Exchange, Exchanged};
 use crate::{Result, Store, StoreError, bigint, int, read};
 
 /// What a worker says of itself at enrolment.
@@ -95,17 +96,15 @@ impl Store {
         Ok(())
     }
 
-    /// Takes a worker's state and says what differs from what it should be. Stage rows are written
-    /// only where something changed.
-    pub async fn sync_worker(
-        &self,
-        worker: WorkerId,
-        session: SessionId,
-        slots: u32,
-        free_slots: u32,
-        draining: bool,
-        held: &[Held],
-    ) -> Result<SyncState> {
+    /// Takes a worker's state and says what differs from what it should be, whatever that is. Stage
+    /// rows are written only where something changed.
+    pub async fn exchange_alone(&self, one: &Exchange) -> Result<Exchanged> {
+        let state = self.sync_worker(one).await?;
+        Ok(Exchanged { state, asking: self.asking_worker(one.worker).await? })
+    }
+
+    async fn sync_worker(&self, one: &Exchange) -> Result<SyncState> {
+        let Exchange { worker, session, slots, free_slots, draining, ref held } = *one;
         let mut transaction = self.begin().await?;
         let known =
             sqlx::query!("select session, lost from worker where id = $1 for update", worker.0)

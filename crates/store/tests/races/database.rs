@@ -7,8 +7,8 @@ use common::stage::{StageKind, StageState};
 use common::{BuildId, Digest, Lease, Platform, SessionId, StageId, WorkerId};
 use serde_json::json;
 use store::{
-    BuildOrder, Claim, Finished, Held, NewBuild, NewEdge, NewPlan, NewStage, NewStep, Outcome,
-    Placing, Spent, Store, Submitted, SyncState, WorkerFacts,
+    BuildOrder, Claim, Exchange, Finished, Held, NewBuild, NewEdge, NewPlan, NewStage, NewStep,
+    Outcome, Placing, Spent, Store, Submitted, SyncState, WorkerFacts,
 };
 use testkit::Postgres;
 use uuid::Uuid;
@@ -111,7 +111,19 @@ impl Database {
     pub(crate) async fn sync(&self, worker: Worker, leases: &[Lease]) -> SyncState {
         let held = |lease: &Lease| Held { lease: *lease, parked: false, wishes: Vec::new() };
         let held: Vec<Held> = leases.iter().map(held).collect();
-        self.store.sync_worker(worker.id, worker.session, 4, 4, false, &held).await.unwrap()
+        self.exchange(worker, held).await
+    }
+
+    /// The worker says that it holds these: together with others if that does, or alone.
+    pub(crate) async fn exchange(&self, worker: Worker, held: Vec<Held>) -> SyncState {
+        let Worker { id, session } = worker;
+        let (slots, free_slots, draining) = (4, 4, false);
+        let one = Exchange { worker: id, session, slots, free_slots, draining, held };
+        let mut together = self.store.exchange(std::slice::from_ref(&one)).await.unwrap();
+        match together.remove(&id) {
+            Some(done) => done.state,
+            None => self.store.exchange_alone(&one).await.unwrap().state,
+        }
     }
 
     pub(crate) async fn claim(&self, stage: StageId, worker: Worker) -> Option<Lease> {
@@ -197,7 +209,7 @@ pub(crate) fn layer(name: &str) -> Layer {
 }
 
 pub(crate) fn spent() -> Spent {
-    Spent { timing: json!({}), transfers: json!([]), uploaded_bytes: 0 }
+    Spent { timing: json!({}), transfers: json!([]), uploaded_bytes: 0, millis: 0 }
 }
 
 pub(crate) fn finished(lease: Lease, outcome: Outcome) -> Finished {

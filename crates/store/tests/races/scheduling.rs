@@ -79,7 +79,7 @@ async fn a_prediction_is_the_median_of_the_last_runs() {
     let id = new.id;
     database.plan(vec![new], Vec::new()).await;
     for millis in [100, 9_000, 300] {
-        database.store.remember_duration(id, millis).await.unwrap();
+        database.store.remember_durations(&[(id, millis)]).await.unwrap();
     }
     let project = "default".parse().unwrap();
     let lineages = ["Dockerfile one".to_owned(), "unknown".to_owned()];
@@ -125,7 +125,7 @@ async fn the_worker_that_has_the_layers_is_known() {
     database.plan(vec![base, child], edges).await;
     let lease = database.claim(id, one).await.unwrap();
     database.store.finish_stage(&succeeded(lease)).await.unwrap();
-    database.store.remember_layers(lease, &[layer("result")]).await.unwrap();
+    database.store.remember_layers(&[(lease, &[layer("result")])]).await.unwrap();
     let both = [one.id, other.id];
     let ready = database.store.ready_stages(&host(), &both).await.unwrap().remove(0);
     assert_eq!((ready.home, ready.base_bytes), (Some(one.id), 1), "{ready:?}");
