@@ -93,6 +93,50 @@ async fn two_bases_that_end_at_once_make_their_child_ready_once() {
 }
 
 #[tokio::test]
+async fn whichever_of_its_last_stages_ends_last_ends_the_build() {
+    let database = Database::start().await;
+    let worker = database.worker("one").await;
+    for _ in 0..10 {
+        let goals: Vec<_> = (0..4).map(|n| stage(&format!("goal-{n}"), 0)).collect();
+        let ids: Vec<_> = goals.iter().map(|goal| goal.id).collect();
+        let build = database.plan(goals, Vec::new()).await;
+        let mut results = Vec::new();
+        for id in ids {
+            results.push(succeeded(database.claim(id, worker).await.unwrap()));
+        }
+        let finish = async |result| database.store.finish_stage(result).await.unwrap();
+        join_all(results.iter().map(finish)).await;
+        assert_eq!(database.state(build).await, "succeeded");
+    }
+}
+
+#[tokio::test]
+async fn results_that_are_stored_together_count_each_for_itself() {
+    let database = Database::start().await;
+    let worker = database.worker("one").await;
+    let bases = [stage("low", 0), stage("high", 0)];
+    let child = stage("child", 2);
+    let edges = bases.iter().map(|base| base_edge(&child, base)).collect();
+    let [low, high] = [bases[0].id, bases[1].id];
+    let build = database.plan(bases.into_iter().chain([child]).collect(), edges).await;
+    let other = stage("other", 0);
+    let id = other.id;
+    let second = database.plan(vec![other], Vec::new()).await;
+    let low = database.claim(low, worker).await.unwrap();
+    let high = database.claim(high, worker).await.unwrap();
+    let other = database.claim(id, worker).await.unwrap();
+    let stale = Lease { epoch: Epoch(other.epoch.0 - 1), ..other };
+    let all = [low, stale, high, low, other].map(succeeded);
+    let done = database.store.finish_stages(&all).await.unwrap();
+    let found: Vec<_> = done.results.into_iter().map(Result::ok).collect();
+    let recorded = |build| Some(Resulted::Recorded(vec![build]));
+    let repeated = Some(Resulted::Repeated(build));
+    assert_eq!(found, [recorded(build), None, recorded(build), repeated, recorded(second)]);
+    assert_eq!(database.states(build).await, ["succeeded", "succeeded", "ready"]);
+    assert_eq!(database.state(second).await, "succeeded");
+}
+
+#[tokio::test]
 async fn another_run_of_a_worker_gives_back_what_the_old_one_held() {
     let database = Database::start().await;
     let stage = stage("one", 0);
