@@ -42,8 +42,9 @@ pub(super) fn fill(farm: &Farm, stages: usize) -> anyhow::Result<()> {
 fn copy(table: &str, each: &str, condition: &str, values: &str) -> String {
     format!(
         "insert into {table}
-         select (jsonb_populate_record(null::{table},
-                                       to_jsonb(t) || jsonb_build_object({values}))).*
-         from {table} t, {each} where t.{condition}"
+         select r.* from {table} t, {each},
+                lateral jsonb_populate_record(null::{table},
+                                              to_jsonb(t) || jsonb_build_object({values})) r
+         where t.{condition}"
     )
 }

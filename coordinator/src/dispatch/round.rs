@@ -64,7 +64,8 @@ struct Found {
 
 async fn serve(app: &App, offer: &OfferRow, pool: Pool) -> store::Result<Duration> {
     let workers: Vec<WorkerId> = pool.iter().map(|(seat, ..)| seat.worker).collect();
-    let ready = app.store.ready_stages(offer, &workers).await?;
+    let slots = pool.iter().map(|(_, slots, _)| *slots).sum();
+    let ready = app.store.ready_stages(offer, &workers, slots).await?;
     if ready.is_empty() {
         return Ok(Duration::MAX);
     }

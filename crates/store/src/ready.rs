@@ -5,7 +5,12 @@ use std::collections::BTreeSet;
 use common::{BuildId, StageId, WorkerId};
 use uuid::Uuid;
 
-use crate::{Result, Store, StoreError};
+use crate::{Result, Store, StoreError, bigint, int};
+
+/// Candidates of one project for a round: enough that locality has a choice, and no more than a round
+/// gives away in a moment.
+const LEAST_CANDIDATES: u32 = 32;
+const MOST_CANDIDATES: u32 = 256;
 
 /// A stage that waits for a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,7 +93,7 @@ pub(crate) fn large(number: i64) -> u64 {
 
 impl Store {
     /// Stages that workers with this offer may run, of every project the most urgent and the oldest;
-    /// those that one worker alone can run, if it is among `workers`.
+    /// those that one worker alone can run, if it is among `workers`. More where more slots are free.
     ///
     /// The cost grows with the projects that have ready stages, not with the stages that wait or have
     /// ended: projects are found by jumps over the index, and of each a few rows are read.
@@ -96,8 +101,10 @@ impl Store {
         &self,
         offer: &OfferRow,
         workers: &[WorkerId],
+        slots: u32,
     ) -> Result<Vec<ReadyRow>> {
         let workers = uuids(workers);
+        let urgent = int(slots.clamp(LEAST_CANDIDATES, MOST_CANDIDATES));
         let rows = sqlx::query!(
             r#"with recursive project as (
                    (select project from stage where state = 'ready' order by project limit 1)
@@ -113,14 +120,14 @@ impl Store {
                           and s.platform = any($2) and s.labels <@ $3
                           and (s.only_worker is null or s.only_worker = any($1))
                           and ($4::int = 0 or s.cpu_millis <= $4) and ($5::bigint = 0 or s.memory_bytes <= $5)
-                        order by s.priority desc, s.critical_millis desc, s.ready_at limit 32)
+                        order by s.priority desc, s.critical_millis desc, s.ready_at limit $6)
                        union all
                        (select s.id from stage s
                         where s.state = 'ready' and s.project = p.project and s.not_before <= now()
                           and s.platform = any($2) and s.labels <@ $3
                           and (s.only_worker is null or s.only_worker = any($1))
                           and ($4::int = 0 or s.cpu_millis <= $4) and ($5::bigint = 0 or s.memory_bytes <= $5)
-                        order by s.ready_at limit 8)) c
+                        order by s.ready_at limit $6 / 4)) c
                    where p.project is not null limit 2000)
                select s.id, s.build_id, s.project, s.platform, s.labels, s.cpu_millis,
                       s.memory_bytes, s.priority, s.critical_millis, s.base_bytes, s.base_chain,
@@ -146,8 +153,9 @@ impl Store {
             &workers,
             &offer.platforms,
             &offer.labels,
-            crate::int(offer.cpu_millis),
-            crate::bigint(offer.memory_bytes),
+            int(offer.cpu_millis),
+            bigint(offer.memory_bytes),
+            i64::from(urgent),
         )
         .fetch_all(&self.pool)
         .await?;
@@ -268,7 +276,8 @@ impl Store {
         let count = sqlx::query_scalar!(
             r#"select count(*) as "count!" from (
                    select 1 from worker
-                   where id <> all($1) and not lost and not draining and free_slots > 0
+                   where id not in (select unnest($1::uuid[])) and not lost and not draining
+                     and free_slots > 0
                      and last_seen > now() - interval '10 seconds'
                      and (quarantined_until is null or quarantined_until <= now())
                    limit 16) few"#,

@@ -270,8 +270,8 @@ async fn what_starts_from_a_stage_goes_on_where_that_is_unpacked() {
         cpu_millis: 0,
         memory_bytes: 0,
     };
-    assert!(database.store.ready_stages(&host, &[there.id]).await.unwrap().is_empty());
-    assert_eq!(database.store.ready_stages(&host, &[here.id]).await.unwrap().len(), 1);
+    assert!(database.store.ready_stages(&host, &[there.id], 1).await.unwrap().is_empty());
+    assert_eq!(database.store.ready_stages(&host, &[here.id], 1).await.unwrap().len(), 1);
     assert!(database.claim(child_id, there).await.is_none(), "its base is elsewhere");
     let second = database.claim(child_id, here).await.unwrap();
     assert_eq!(database.store.stage_job(child_id).await.unwrap().unstored_base, Some(id));

@@ -95,7 +95,7 @@ async fn unplaceable_job_explains_itself_and_recovers_when_a_worker_joins() {
     new.placing.labels = vec!["gpu".to_owned()];
     let id = new.id;
     let build = database.plan(vec![new], Vec::new()).await;
-    assert_eq!(database.store.ready_stages(&host(), &[worker.id]).await.unwrap(), []);
+    assert_eq!(database.store.ready_stages(&host(), &[worker.id], 1).await.unwrap(), []);
     let wanted = database.store.wanted().await.unwrap();
     assert_eq!(wanted[0].labels, ["gpu"]);
     let marked = database.store.mark_placeable(&wanted[0], Some("no gpu")).await.unwrap();
@@ -106,7 +106,7 @@ async fn unplaceable_job_explains_itself_and_recovers_when_a_worker_joins() {
     assert_eq!(database.store.mark_placeable(&wanted[0], None).await.unwrap(), [build]);
     assert_eq!(database.store.long_unplaceable(-1.0).await.unwrap(), []);
     let with_gpu = OfferRow { labels: vec!["gpu".to_owned()], ..host() };
-    let ready = database.store.ready_stages(&with_gpu, &[worker.id]).await.unwrap();
+    let ready = database.store.ready_stages(&with_gpu, &[worker.id], 1).await.unwrap();
     assert_eq!(ready[0].id, id);
     // Or it never comes.
     database.store.mark_placeable(&wanted[0], Some("no gpu")).await.unwrap();
@@ -127,11 +127,12 @@ async fn the_worker_that_has_the_layers_is_known() {
     database.store.finish_stage(&succeeded(lease)).await.unwrap();
     database.store.remember_layers(&[(lease, &[layer("result")])]).await.unwrap();
     let both = [one.id, other.id];
-    let ready = database.store.ready_stages(&host(), &both).await.unwrap().remove(0);
+    let ready = database.store.ready_stages(&host(), &both, 1).await.unwrap().remove(0);
     assert_eq!((ready.home, ready.base_bytes), (Some(one.id), 1), "{ready:?}");
     assert!(ready.near.iter().all(|near| *near == one.id) && !ready.near.is_empty(), "{ready:?}");
     let chain = ready.base_chain.unwrap();
-    let holders = database.store.chain_holders(std::slice::from_ref(&chain), &both).await.unwrap();
+    let holders =
+        database.store.chain_holders(std::slice::from_ref(&chain), &both).await.unwrap();
     assert_eq!(holders, [(chain, one.id)]);
 }
 
