@@ -216,6 +216,16 @@ fn repositories_are_fetched_over_ssh_with_the_default_agent() {
     assert_eq!(text(&out, "parent/lib/lib.txt"), "library\n");
     files(&farm, &directory, &["--ssh", "default"], Some(&mine));
     assert!(!has_run(&farm), "the commits are the same");
+    // A plan has no build that an agent could be lent to: the client asks itself.
+    let plan = |flags: &[&str]| {
+        let mut command = farm.command().unwrap();
+        command.env("SSH_AUTH_SOCK", mine.socket()).arg("plan").args(flags).arg(&directory);
+        ran(&command.output().unwrap())
+    };
+    let planned = plan(&["--ssh", "default"]);
+    assert!(planned.stdout.contains("nothing would run"), "{}{}", planned.stdout, planned.stderr);
+    let planned = plan(&[]);
+    assert!(planned.code == 1 && planned.stderr.contains("no SSH agent was given"));
 
     let one = format!("FROM scratch\nADD {base}/app.git /\n");
     let directory = context(&farm, &one, &mine.public());
