@@ -1,6 +1,6 @@
 # The same commands run on a developer's machine and in CI.
 
-.PHONY: help deps build demo test check sqlx openapi bench bench-plan fuzz
+.PHONY: help deps build demo test chaos check sqlx openapi bench bench-plan fuzz
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -16,6 +16,9 @@ demo: build ## Start a farm, build the examples, run them, show where the time w
 
 test: build ## Run every test, with real services
 	@scripts/run-tests.sh
+
+chaos: build ## Builds while things die, half an hour (CHAOS_SECONDS, CHAOS_SEED)
+	@target/debug/chaos
 
 check: ## Format, lints, tidy rules, stored queries and API description up to date
 	cargo fmt --all --check

@@ -8,7 +8,6 @@ alter table object
     add column delete_after timestamptz,
     -- Its bytes are being deleted: nobody may count on them, and nobody may write them.
     add column deleting_at  timestamptz;
-alter table object alter column check_after set default now() + interval '1 hour';
 create index object_check on object (check_after) where delete_after is null;
 create index object_doomed on object (delete_after) where delete_after is not null;
 

@@ -311,9 +311,33 @@ pub(crate) struct Build {
     #[arg(long, env = "SLIPWAY_PROJECT", default_value = "default")]
     pub(crate) project: String,
     #[command(flatten)]
+    pub(crate) placing: Placing,
+    #[command(flatten)]
     pub(crate) needless: Needless,
     #[command(flatten)]
     pub(crate) later: Later,
+}
+
+/// The build's place among others.
+#[derive(Debug, Args)]
+pub(crate) struct Placing {
+    /// From -100 to 100: among the builds of the project, the higher goes first.
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true,
+        value_parser = clap::value_parser!(i16).range(-100..=100))]
+    pub(crate) priority: i16,
+    /// End the build when it has not ended after so long: 90s, 30m, 2h.
+    #[arg(long)]
+    pub(crate) timeout: Option<String>,
+    /// End it when a worker has held one of its stages for so long.
+    #[arg(long)]
+    pub(crate) stage_timeout: Option<String>,
+    /// End older builds of the project with the same key, such as a branch.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) supersede: Option<String>,
+    /// What each stage needs of its worker: cpus=NUMBER, memory=SIZE, or a label of workers; may be
+    /// repeated.
+    #[arg(long)]
+    pub(crate) require: Vec<String>,
 }
 
 /// Flags of `docker buildx build` that ask for what is so anyway.

@@ -19,7 +19,9 @@ pub struct Platform {
 
 /// Text that names no platform.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("invalid platform {0:?}: expected os/arch or os/arch/variant, such as linux/amd64")]
+#[error(
+    "invalid platform {0:?}: expected os/arch, os/arch/variant, os, or arch, such as linux/amd64"
+)]
 pub struct InvalidPlatform(String);
 
 impl Platform {
@@ -30,6 +32,16 @@ impl Platform {
     }
 }
 
+/// Operating systems that may stand alone: the architecture is this machine's then.
+const SYSTEMS: [&str; 8] =
+    ["darwin", "freebsd", "linux", "netbsd", "openbsd", "plan9", "solaris", "windows"];
+
+/// Architectures that may stand alone: of Linux then, as all that a farm builds.
+const ARCHITECTURES: [&str; 14] = [
+    "386", "amd64", "arm", "arm64", "loong64", "mips", "mipsle", "mips64", "mips64le", "ppc64",
+    "ppc64le", "riscv64", "s390x", "wasm",
+];
+
 /// Brings the common spellings of an architecture to Go's, as containerd's `platforms` package
 /// documents: `x86_64` is `amd64`, `aarch64` and `arm64/v8` are `arm64`, `armhf` is `arm/v7`.
 fn normalise(architecture: &str, variant: &str) -> (String, String) {
@@ -38,7 +50,9 @@ fn normalise(architecture: &str, variant: &str) -> (String, String) {
         ("aarch64" | "arm64", "8" | "v8" | "") => ("arm64", ""),
         ("i386" | "i486" | "i586" | "i686" | "x86", _) => ("386", ""),
         ("armhf", _) | ("arm", "" | "7") => ("arm", "v7"),
-        ("armel", _) => ("arm", "v6"),
+        ("arm", "5") => ("arm", "v5"),
+        ("arm", "8") => ("arm", "v8"),
+        ("armel", _) | ("arm", "6") => ("arm", "v6"),
         (architecture, variant) => (architecture, variant),
     };
     (architecture.to_owned(), variant.to_owned())
@@ -61,13 +75,28 @@ impl FromStr for Platform {
             return Err(invalid());
         }
         let (os, architecture, variant) = match parts[..] {
+            [os] if SYSTEMS.contains(&os) || os == "macos" => {
+                let host = Self::host();
+                return Ok(Self { os: system(os), ..host });
+            }
+            [architecture] => {
+                let known = normalise(architecture, "").0;
+                if !ARCHITECTURES.contains(&known.as_str()) {
+                    return Err(invalid());
+                }
+                ("linux", architecture, "")
+            }
             [os, architecture] => (os, architecture, ""),
             [os, architecture, variant] => (os, architecture, variant),
             _ => return Err(invalid()),
         };
         let (architecture, variant) = normalise(architecture, variant);
-        Ok(Self { os: os.to_owned(), architecture, variant })
+        Ok(Self { os: system(os), architecture, variant })
     }
+}
+
+fn system(os: &str) -> String {
+    if os == "macos" { "darwin" } else { os }.to_owned()
 }
 
 impl TryFrom<String> for Platform {
@@ -106,10 +135,18 @@ mod tests {
             ("linux/arm64/v8", "linux/arm64"),
             ("linux/arm", "linux/arm/v7"),
             ("linux/arm/v6", "linux/arm/v6"),
+            ("linux/arm/8", "linux/arm/v8"),
+            ("arm64", "linux/arm64"),
+            ("X86_64", "linux/amd64"),
+            ("armhf", "linux/arm/v7"),
+            ("macos/arm64", "darwin/arm64"),
         ] {
             assert_eq!(text.parse::<Platform>().unwrap().to_string(), shown);
         }
-        for text in ["", "linux", "linux/", "a/b/c/d", "li nux/amd64"] {
+        let host = Platform::host();
+        let named = Platform { os: "windows".to_owned(), ..host };
+        assert_eq!("windows".parse::<Platform>(), Ok(named));
+        for text in ["", "lunix", "linux/", "a/b/c/d", "li nux/amd64", "amd46"] {
             assert!(text.parse::<Platform>().is_err(), "{text}");
         }
     }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, WorkerConfig};
 use crate::content::{ContentStore, Limits, StoreAction, Wanted, keep, serve, store_command};
-use crate::dispatch::{Outside, Worker};
+use crate::dispatch::{Offer, Outside, Worker};
 use crate::runtime::{ProbeError, Runtime};
 use crate::session;
 
@@ -66,7 +66,12 @@ pub async fn run(config: Config, lifecycle: &Lifecycle) -> Result<(), BootError>
     let client = client::worker::Client::new(&config.coordinator.url, &config.coordinator.token);
     let worker = Worker::new(
         id,
-        config.worker.slots,
+        Offer {
+            slots: config.worker.slots,
+            labels: config.worker.labels.clone(),
+            cpu_millis: config.worker.cpu_millis,
+            memory_bytes: config.worker.memory_bytes,
+        },
         Outside { client, registry, fetcher },
         runtime,
         content,

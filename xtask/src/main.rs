@@ -1,5 +1,6 @@
 //! Development tasks.
 
+mod failures;
 mod sqlx;
 mod tidy;
 

@@ -1,10 +1,12 @@
 //! Rules that compilers do not know.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
+
+use crate::failures;
 
 /// Longest source file in lines.
 const MAX_LINES: usize = 800;
@@ -87,6 +89,7 @@ const MAY_USE: [(&str, &[&str]); 22] = [
 /// Checks everything and lists all that is wrong.
 pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
     let mut problems = Vec::new();
+    let mut functions = BTreeSet::new();
     directions(root, &mut problems)?;
     for path in tracked(root)? {
         let Ok(text) = std::fs::read_to_string(root.join(&path)) else { continue };
@@ -98,11 +101,14 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
         text_rules(&name, &text, &mut problems);
         if extension == "rs" {
             rust_rules(&name, &text, &mut problems);
+            failures::functions(&text, &mut functions);
         }
         if extension == "md" {
             links(root, &path, &text, &mut problems);
         }
     }
+    let page = std::fs::read_to_string(root.join(failures::PAGE))?;
+    failures::check(&page, &functions, &mut problems);
     if problems.is_empty() {
         return Ok(());
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use api::Secret;
-use api::public::v1::{CommandOptions, HostOption, UlimitOption};
+use api::public::v1::{CommandOptions, HostOption, Requirements, UlimitOption};
 use common::plan::Network;
 use dockerfile::Address;
 
@@ -151,6 +151,53 @@ fn ulimit(text: &str) -> Result<UlimitOption, CliError> {
     Ok(UlimitOption { name: name.to_ascii_lowercase(), soft, hard })
 }
 
+/// `--timeout` and `--stage-timeout`: seconds, or with a unit.
+pub(super) fn seconds(flag: &str, text: Option<&str>) -> Result<Option<u32>, CliError> {
+    let Some(text) = text else { return Ok(None) };
+    let number = text.trim_end_matches(|last: char| last.is_ascii_alphabetic());
+    let factor = match &text[number.len()..] {
+        "" | "s" => Some(1),
+        "m" => Some(60),
+        "h" => Some(3600),
+        _ => None,
+    };
+    let secs = factor.zip(number.parse::<u32>().ok());
+    let secs = secs.and_then(|(factor, number)| number.checked_mul(factor));
+    let bad =
+        || CliError::usage(format!("{flag} {text}: a time is expected, such as 90s, 30m, 2h"));
+    secs.filter(|secs| *secs > 0).ok_or_else(bad).map(Some)
+}
+
+/// `--require`: `cpus=NUMBER`, `memory=SIZE`, or a label.
+pub(super) fn requirements(list: &[String]) -> Result<Requirements, CliError> {
+    let mut requires = Requirements::default();
+    for text in list {
+        let bad = || {
+            let expected = "cpus=NUMBER, memory=SIZE or a label of workers is expected";
+            CliError::usage(format!("--require {text}: {expected}"))
+        };
+        match text.split_once('=') {
+            Some(("cpus", number)) => {
+                let (whole, rest) = number.split_once('.').unwrap_or((number, ""));
+                let thousandths = format!("{rest:0<3}");
+                let digits = |text: &str| text.chars().all(|digit| digit.is_ascii_digit());
+                if rest.len() > 3 || !digits(rest) {
+                    return Err(bad());
+                }
+                let whole: u32 = whole.parse().map_err(|_| bad())?;
+                let rest: u32 = thousandths.parse().map_err(|_| bad())?;
+                let millis = whole.checked_mul(1000).and_then(|millis| millis.checked_add(rest));
+                requires.cpu_millis = millis.filter(|millis| *millis > 0).ok_or_else(bad)?;
+            }
+            Some(("memory", amount)) => {
+                requires.memory_bytes = size(amount).ok_or_else(bad)?;
+            }
+            _ => requires.labels.push(text.clone()),
+        }
+    }
+    Ok(requires)
+}
+
 /// A number of bytes with a unit of 1024: `64m`, `1g`, `512k`.
 fn size(text: &str) -> Option<u64> {
     let lower = text.trim().to_ascii_lowercase();
@@ -168,6 +215,30 @@ fn size(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn requirements_are_sizes_and_labels() {
+        let list = ["cpus=1.5", "memory=2g", "gpu", "disk=fast"].map(str::to_owned);
+        let expected = Requirements {
+            labels: vec!["gpu".to_owned(), "disk=fast".to_owned()],
+            cpu_millis: 1500,
+            memory_bytes: 2 << 30,
+        };
+        assert_eq!(requirements(&list).unwrap(), expected);
+        for bad in ["cpus=x", "cpus=0", "cpus=1.0001", "cpus=-1", "memory=much"] {
+            assert!(requirements(&[bad.to_owned()]).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn times_have_units() {
+        for (text, secs) in [("90", 90), ("90s", 90), ("2m", 120), ("2h", 7200)] {
+            assert_eq!(seconds("--timeout", Some(text)).unwrap(), Some(secs));
+        }
+        for bad in ["", "0", "1d", "x", "9999999h"] {
+            assert!(seconds("--timeout", Some(bad)).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn secrets_come_from_files_and_variables() {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use api::public::v1::{BuildRequest, BuildSource, ContextSource, OutputRequest};
 use common::{Platform, ProjectName};
 
-use super::options::{commands, secrets};
+use super::options::{commands, requirements, seconds, secrets};
 use crate::agent;
 use crate::args::{Build, Progress};
 use crate::exit::CliError;
@@ -35,10 +35,14 @@ pub(crate) fn request(
         outputs,
         await_digests: wants_digest(arguments),
         targets: Vec::new(),
-        priority: 0,
-        timeout_seconds: None,
-        stage_timeout_seconds: None,
-        supersede: None,
+        priority: arguments.placing.priority,
+        timeout_seconds: seconds("--timeout", arguments.placing.timeout.as_deref())?,
+        stage_timeout_seconds: seconds(
+            "--stage-timeout",
+            arguments.placing.stage_timeout.as_deref(),
+        )?,
+        supersede: arguments.placing.supersede.clone(),
+        requires: requirements(&arguments.placing.require)?,
     })
 }
 

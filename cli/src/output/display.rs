@@ -235,6 +235,7 @@ fn stage_text(stage: &StageView) -> Option<String> {
         };
     }
     match stage.state {
+        StageState::Running if stage.is_done => Some(format!("DONE on {worker}")),
         StageState::Running => Some(format!("RUNS on {worker}")),
         StageState::Parked => stage.waiting_for.clone(),
         StageState::Succeeded => Some(format!("DONE on {worker}")),

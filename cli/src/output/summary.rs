@@ -1,7 +1,7 @@
 //! The table of a build's stages.
 
 use api::public::v1::{BuildView, StageView};
-use common::stage::StageState;
+use common::stage::{StageKind, StageState};
 
 /// A length in bytes for people.
 pub(crate) fn bytes(count: u64) -> String {
@@ -42,7 +42,11 @@ pub(crate) fn table(view: &BuildView) -> String {
         ]
         .map(str::to_owned),
     ];
-    rows.extend(view.stages.iter().map(row));
+    // Of a build that has succeeded without it, an export only tells a digest.
+    let is_later = |stage: &&StageView| {
+        view.state.is_terminal() && stage.kind == StageKind::Export && !stage.state.is_terminal()
+    };
+    rows.extend(view.stages.iter().filter(|stage| !is_later(stage)).map(row));
     let mut widths = [0; 9];
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -65,6 +69,7 @@ fn row(stage: &StageView) -> [String; 9] {
         StageState::Succeeded if stage.attempts > 1 => {
             format!("succeeded, {} tries", stage.attempts)
         }
+        StageState::Running | StageState::Attached if stage.is_done => "done, storing".to_owned(),
         state => state.to_string(),
     };
     [

@@ -34,4 +34,5 @@ mod view_build;
 
 pub(crate) use read_log::{Cursor, LogEvent};
 pub(crate) use state::{App, AppError, Keeping};
+pub(crate) use submit_build::are_labels;
 pub(crate) use sync_worker::{needs, offer};

@@ -48,6 +48,11 @@ impl App {
             stage.placing.priority = request.priority;
             stage.placing.timeout_secs = request.stage_timeout_seconds;
             stage.placing.critical_millis = path;
+            if stage.kind == StageKind::Stage {
+                stage.placing.labels.clone_from(&request.requires.labels);
+                stage.placing.cpu_millis = request.requires.cpu_millis;
+                stage.placing.memory_bytes = request.requires.memory_bytes;
+            }
             stage.placing.lineage = Some(lineage);
         }
         Ok(())

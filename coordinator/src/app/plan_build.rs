@@ -406,7 +406,14 @@ impl App {
             Err(blobstore::objects::ObjectError::Store { action, name, message }) => {
                 return Err(blobstore::objects::ObjectError::Store { action, name, message }.into());
             }
-            Err(error) => return Err(incomplete(error.to_string())),
+            Err(error) => {
+                // Otherwise whoever sends it again would be told that it is there.
+                let key = ObjectKey { kind: "manifest", digest: *digest };
+                if self.store.strike_out(project, &key).await? {
+                    tracing::error!(%error, "an object was struck out");
+                }
+                return Err(incomplete(error.to_string()));
+            }
         };
         let manifest = manifest::decode(&bytes).map_err(|error| incomplete(error.to_string()))?;
         if packs == Packs::NotNeeded {

@@ -24,6 +24,9 @@ const MAX_SECRETS: usize = 100;
 const MAX_AGENTS: usize = 100;
 /// Longest secret, as in BuildKit.
 const MAX_SECRET_BYTES: usize = 500 << 10;
+/// Most labels of a worker or build, and the longest.
+const MAX_LABELS: usize = 50;
+const MAX_LABEL_BYTES: usize = 100;
 /// Most named contexts of one build.
 const MAX_CONTEXTS: usize = 200;
 /// Longest time that a build or a stage may ask for: a week.
@@ -95,6 +98,15 @@ impl App {
     }
 }
 
+/// Whether labels are as they may be: few, short, and of characters that need no quotes.
+pub(crate) fn are_labels(labels: &[String]) -> bool {
+    let is_good = |letter: char| letter.is_ascii_alphanumeric() || "._-/=:".contains(letter);
+    labels.len() <= MAX_LABELS
+        && labels.iter().all(|label| {
+            !label.is_empty() && label.len() <= MAX_LABEL_BYTES && label.chars().all(is_good)
+        })
+}
+
 /// Refuses what could never be planned.
 pub(super) fn check(request: &BuildRequest) -> Result<(), Problem> {
     targets::check(request)?;
@@ -132,6 +144,17 @@ fn check_part(request: &BuildRequest, earlier: &BTreeSet<String>) -> Result<(), 
     }
     if request.supersede.as_ref().is_some_and(|key| key.is_empty() || key.len() > 300) {
         return bad("supersede has 1 to 300 bytes".to_owned());
+    }
+    if !are_labels(&request.requires.labels) {
+        return bad(format!(
+            "requires.labels has at most {MAX_LABELS} labels of {MAX_LABEL_BYTES} letters, digits \
+             and ._-/=:"
+        ));
+    }
+    if i64::try_from(request.requires.memory_bytes).is_err()
+        || i32::try_from(request.requires.cpu_millis).is_err()
+    {
+        return bad("requires asks for more than any worker has".to_owned());
     }
     check_secrets(&request.secrets)?;
     if request.agents.len() > MAX_AGENTS {

@@ -148,6 +148,7 @@ fn stage_view(row: &StageRow, all: &[StageRow]) -> Result<StageView, AppError> {
         ended_at: row.ended_at,
         failure: row.failure.clone().map(document).transpose()?,
         waiting_for: waiting_for(state, row, all),
+        is_done: row.is_done,
         attached_to: row.attached_to.map(|(stage, build)| AttachedView { build, stage }),
     })
 }
@@ -206,7 +207,19 @@ fn worker_view(row: WorkerRow, lost_after_millis: u64) -> WorkerView {
     } else {
         "live"
     };
+    let seen = format!("it has not called for {} s", row.last_seen_millis / 1000);
+    let idle_because = match (state, &row.quarantine) {
+        ("lost" | "suspect", _) => Some(seen),
+        ("draining", _) => Some("it is stopping".to_owned()),
+        (_, Some((reason, secs))) => Some(format!("left alone for {secs} s: {reason}")),
+        _ if row.free_slots == 0 => Some("its slots are taken".to_owned()),
+        _ => None,
+    };
     WorkerView {
+        idle_because,
+        labels: row.labels,
+        cpu_millis: row.cpu_millis,
+        memory_bytes: row.memory_bytes,
         id: row.id,
         name: row.name,
         state: state.to_owned(),

@@ -56,6 +56,12 @@ async function* events(path, signal) {
 
 const seconds = (millis) => (millis < 60000 ? `${(millis / 1000).toFixed(1)} s` : `${Math.floor(millis / 60000)} m ${Math.floor(millis / 1000) % 60} s`);
 const bytes = (count) => (count < 1000 ? `${count} B` : count < 1e6 ? `${(count / 1e3).toFixed(1)} kB` : count < 1e9 ? `${(count / 1e6).toFixed(1)} MB` : `${(count / 1e9).toFixed(2)} GB`);
+// Steps that have ended are done, whatever is still stored of them.
+const shown = (stage) => (stage.is_done && stage.state === "running" ? "done" : stage.state);
+const note = (stage) => {
+  if (stage.attached_to) return `shared with build ${stage.attached_to.build}`;
+  return stage.is_done && stage.state === "running" ? "layers are being stored" : (stage.waiting_for ?? "");
+};
 const state = (name) => element("span", { class: `state ${name}` }, name);
 
 async function list() {
@@ -79,7 +85,7 @@ function segments(stage, origin) {
   const timing = stage.timing;
   const started = stage.started_at ? new Date(stage.started_at) - origin : 0;
   const parts = SEGMENTS.map((name) => [name, timing[`${name}_millis`]]);
-  if (stage.state === "running" || stage.state === "parked") {
+  if ((stage.state === "running" && !stage.is_done) || stage.state === "parked") {
     const known = parts.slice(1).reduce((sum, [, millis]) => sum + millis, 0);
     const open = Math.max(0, Date.now() - origin - started - known);
     parts.push([stage.state === "parked" ? "parked" : "run", open]);
@@ -119,7 +125,7 @@ function stageRows(build) {
     const moved = stage.transfers.reduce((sum, used) => sum + used.transferred_bytes, 0);
     const cell = (text) => element("td", { class: "number" }, text);
     rows.push(element("tr", {},
-      element("td", {}, stage.label), element("td", {}, state(stage.state), element("div", { class: "dim" }, stage.waiting_for ?? "")),
+      element("td", {}, stage.label), element("td", {}, state(shown(stage)), element("div", { class: "dim" }, note(stage))),
       element("td", {}, stage.worker ?? ""), cell(stage.attempts ? String(stage.attempts) : ""),
       cell(moved ? `${bytes(moved)} in` : ""), cell(stage.uploaded_bytes ? `${bytes(stage.uploaded_bytes)} out` : ""),
       element("td", {}, ...stage.steps.map((step) => element("div", {}, `${step.number}  ${step.display}`, element("span", { class: "dim" }, `  ${step.state} ${step.timing.run_millis ? seconds(step.timing.run_millis) : ""}`))))));

@@ -16,11 +16,13 @@ pub(super) async fn health() -> &'static str {
     "ok\n"
 }
 
-/// The process can work: database, schema and object store are there. Redis is not needed.
+/// The process can work: database, schema and object store are there, and the database can be
+/// written. Redis is not needed.
 pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
     let database = app.store.schema_state().await;
     let database = match database {
-        Ok(SchemaState::Current) => "ok",
+        Ok(SchemaState::Current) if app.store.is_writable().await.unwrap_or(false) => "ok",
+        Ok(SchemaState::Current) => "read only",
         Ok(_) => "wrong schema",
         Err(_) => "unreachable",
     };

@@ -45,11 +45,12 @@ pub(super) async fn enrol(
     if request.name.is_empty()
         || request.name.len() > MAX_NAME_BYTES
         || request.platforms.len() > 20
+        || !crate::app::are_labels(&request.labels)
     {
         return Err(Problem::new(
             422,
             "bad-request",
-            "the worker's name or platforms are unusable",
+            "the worker's name, platforms or labels are unusable",
         )
         .into());
     }
@@ -58,9 +59,9 @@ pub(super) async fn enrol(
         name: request.name.clone(),
         platforms: request.platforms.clone(),
         version: request.version.chars().take(50).collect(),
-        labels: Vec::new(),
-        cpu_millis: 0,
-        memory_bytes: 0,
+        labels: request.labels.clone(),
+        cpu_millis: request.cpu_millis,
+        memory_bytes: request.memory_bytes,
     };
     app.store.enrol_worker(&facts).await.map_err(AppError::from)?;
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);

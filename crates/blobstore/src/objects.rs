@@ -83,6 +83,10 @@ pub struct Presigned {
     pub headers: Vec<(String, String)>,
 }
 
+/// Attempts to read an object whose bytes arrive wrong, and the pause after the first; it grows.
+const READ_ATTEMPTS: u32 = 4;
+const READ_PAUSE: Duration = Duration::from_millis(200);
+
 /// A client of one bucket.
 #[derive(Debug, Clone)]
 pub struct ObjectStore {
@@ -168,18 +172,27 @@ impl ObjectStore {
         Ok(bytes)
     }
 
-    /// An object that is named by its digest: the bytes are checked.
+    /// An object that is named by its digest: the bytes are checked. What arrives broken or wrong is
+    /// asked for again; it is called damaged when that does not help.
     pub async fn get_checked(
         &self,
         name: &str,
         digest: &Digest,
         limit_bytes: usize,
     ) -> Result<Vec<u8>, ObjectError> {
-        let bytes = self.get(name, limit_bytes).await?;
-        if Digest::of(&bytes) == *digest {
-            Ok(bytes)
-        } else {
-            Err(ObjectError::Damaged(name.to_owned()))
+        let mut attempt = 1;
+        loop {
+            let error = match self.get(name, limit_bytes).await {
+                Ok(bytes) if Digest::of(&bytes) == *digest => return Ok(bytes),
+                Ok(_) => ObjectError::Damaged(name.to_owned()),
+                Err(error @ ObjectError::Store { .. }) => error,
+                Err(error) => return Err(error),
+            };
+            if attempt == READ_ATTEMPTS {
+                return Err(error);
+            }
+            tokio::time::sleep(READ_PAUSE * attempt).await;
+            attempt += 1;
         }
     }
 

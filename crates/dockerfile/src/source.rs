@@ -127,6 +127,7 @@ pub(crate) fn read(name: &str, bytes: &[u8]) -> Result<(Source, Vec<Logical>), F
         source.lines.push(String::from_utf8_lossy(line).into_owned());
     }
     directives(&mut source)?;
+    foreign_syntax(&source)?;
     let logical = join_lines(&source)?;
     check_text(&source, bytes, &logical)?;
     if logical.is_empty() {
@@ -196,13 +197,7 @@ fn directives(source: &mut Source) -> Result<(), Failure> {
                 }
             },
             "syntax" if !is_own_frontend(value) => {
-                let problem = Problem::new(
-                    "other-frontend",
-                    format!("the frontend {value:?} is not supported"),
-                )
-                .with_hint("use docker/dockerfile:1, which is built in, or remove the line")
-                .blaming(value);
-                return Err(source.failure(problem, lines));
+                return Err(source.failure(other_frontend(value), lines));
             }
             "check" => source.check = Some((value.to_owned(), lines)),
             _ => {}
@@ -210,6 +205,39 @@ fn directives(source: &mut Source) -> Result<(), Failure> {
         seen.push(key);
     }
     Ok(())
+}
+
+fn other_frontend(name: &str) -> Problem {
+    Problem::new("other-frontend", format!("the frontend {name:?} is not supported"))
+        .with_hint("use docker/dockerfile:1, which is built in, or remove the line")
+        .blaming(name)
+}
+
+/// The frontend of a file that is no Dockerfile: named behind `//`, or in a JSON document.
+fn foreign_syntax(source: &Source) -> Result<(), Failure> {
+    let skipped = usize::from(source.lines.first().is_some_and(|line| line.starts_with("#!")));
+    let mut found = None;
+    for (number, line) in source.lines.iter().enumerate().skip(skipped) {
+        let comment = line.trim_start().strip_prefix("//").and_then(|rest| rest.split_once('='));
+        let Some((key, value)) = comment else { break };
+        if key.trim().eq_ignore_ascii_case("syntax") {
+            found = Some((number, value.trim().to_owned()));
+            break;
+        }
+    }
+    let lines = source.lines.get(skipped..).unwrap_or_default();
+    if found.is_none() && lines.first().is_some_and(|line| line.trim_start().starts_with('{')) {
+        let document: Option<serde_json::Value> = serde_json::from_str(&lines.join("\n")).ok();
+        let name = document.as_ref().and_then(|document| document.get("syntax")?.as_str());
+        found = name.map(|name| (skipped, name.to_owned()));
+    }
+    match found {
+        Some((number, name)) if !name.is_empty() && !is_own_frontend(&name) => {
+            let line = u32::try_from(number + 1).unwrap_or(u32::MAX);
+            Err(source.failure(other_frontend(&name), LineRange { start: line, end: line }))
+        }
+        _ => Ok(()),
+    }
 }
 
 pub(crate) fn is_own_frontend(reference: &str) -> bool {
@@ -475,6 +503,9 @@ mod tests {
             ("# escape=x\nFROM a", "bad-directive", 1),
             ("FROM a\nRUN <<EOF\nx", "unterminated-heredoc", 2),
             ("#!/usr/bin/env x\n# syntax=other/frontend\nFROM a", "other-frontend", 2),
+            ("// syntax=other/frontend\nx", "other-frontend", 1),
+            ("#!/x\n// syntax = other/frontend\nx", "other-frontend", 2),
+            ("{\n \"syntax\": \"other/frontend\"\n}", "other-frontend", 1),
             ("FROM a\n# c\nENV a=\0", "bad-text", 3),
         ] {
             let failure = read("Dockerfile", text.as_bytes()).unwrap_err();

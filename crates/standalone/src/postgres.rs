@@ -120,12 +120,7 @@ impl Postgres {
 
     /// Sends a signal to the server and to each of its processes, which have groups of their own.
     pub fn signal(&self, signal: Signal) -> Result<(), ServiceError> {
-        let server = self.service.id();
-        for child in children(server) {
-            // It may have ended meanwhile.
-            let _ = rustix::process::kill_process(child, signal);
-        }
-        self.service.signal(signal)
+        self.service.signal_tree(signal)
     }
 
     /// What a query gives: a line a row, columns between bars.
@@ -145,20 +140,6 @@ impl Postgres {
         command.args(["-q", "-U", "slipway", "-d", "postgres", "-h"]).arg(&self.socket);
         run("psql", command.args(["-c", text]))
     }
-}
-
-/// The processes that a process has started.
-fn children(parent: u32) -> Vec<rustix::process::Pid> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let child = |entry: std::fs::DirEntry| {
-        let id: i32 = entry.file_name().to_str()?.parse().ok()?;
-        let text = std::fs::read_to_string(entry.path().join("stat")).ok()?;
-        // Behind the name, which may hold anything: state, parent.
-        let mut words = text.rsplit_once(')')?.1.split_whitespace().skip(1);
-        let is_child = words.next()?.parse() == Ok(parent);
-        is_child.then(|| rustix::process::Pid::from_raw(id)).flatten()
-    };
-    entries.filter_map(child).collect()
 }
 
 /// Makes an empty data directory. One that was begun and not finished is thrown away.

@@ -107,6 +107,17 @@ impl Service {
         kill_process(pid, signal).map_err(|errno| fail(errno.into()))
     }
 
+    /// Sends a signal to it and to all that it has started, whatever groups they are in.
+    pub fn signal_tree(&self, signal: Signal) -> Result<(), ServiceError> {
+        let mut waiting = children(self.child.id());
+        while let Some(child) = waiting.pop() {
+            waiting.extend(children(u32::try_from(child.as_raw_nonzero().get()).unwrap_or(0)));
+            // It may have ended meanwhile.
+            let _ = kill_process(child, signal);
+        }
+        self.signal(signal)
+    }
+
     /// Kills it without warning.
     pub fn kill(&mut self) -> Result<(), ServiceError> {
         let killed = self.child.kill().and_then(|()| self.child.wait());
@@ -142,6 +153,20 @@ impl Drop for Service {
             self.name
         );
     }
+}
+
+/// The processes that a process has started.
+fn children(parent: u32) -> Vec<Pid> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let child = |entry: std::fs::DirEntry| {
+        let id: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let text = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        // Behind the name, which may hold anything: state, parent.
+        let mut words = text.rsplit_once(')')?.1.split_whitespace().skip(1);
+        let is_child = words.next()?.parse() == Ok(parent);
+        is_child.then(|| Pid::from_raw(id)).flatten()
+    };
+    entries.filter_map(child).collect()
 }
 
 /// Waits until `condition` gives something, at most `limit`.

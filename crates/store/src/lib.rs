@@ -8,6 +8,7 @@ mod build;
 mod cache;
 mod claim;
 mod content;
+mod damage;
 mod export;
 mod flight;
 mod history;

@@ -62,7 +62,12 @@ impl Store {
         sqlx::query_scalar!(
             r#"select o.digest from object o
                where (o.project, o.kind, o.digest) in (
-                   select project, kind, digest from build_object where build_id = $1)
+                   select project, kind, digest from build_object where build_id = $1
+                   union all
+                   select t.project, 'pack', t.pack
+                   from build_object b join object_part t
+                        on t.project = b.project and t.manifest = b.digest
+                   where b.build_id = $1 and b.kind = 'manifest')
                order by o.kind, o.digest for update"#,
             build.0,
         )
@@ -136,9 +141,11 @@ async fn strike(
                         or exists (select 1 from cache_slice s
                                    where l.kind = 'manifest' and s.project = l.project
                                      and s.manifest = l.digest)
-                        or exists (select 1 from object_part t
+                        or exists (select 1 from object_part t join object m
+                                        on m.project = t.project and m.kind = 'manifest'
+                                           and m.digest = t.manifest
                                    where l.kind = 'pack' and t.project = l.project
-                                     and t.pack = l.digest
+                                     and t.pack = l.digest and m.delete_after is null
                                      and t.manifest not in (select digest from own
                                                             where kind = 'manifest')) as stays
                from locked l),

@@ -68,22 +68,7 @@ impl Store {
         )
         .execute(&mut *transaction)
         .await?;
-        sqlx::query!(
-            r#"update step t set state = 'pending' from stage s
-               where s.id = t.stage_id and s.build_id = $1 and s.state in ('failed', 'cancelled')
-                 and t.state in ('running', 'failed', 'done')"#,
-            build.0,
-        )
-        .execute(&mut *transaction)
-        .await?;
-        sqlx::query!(
-            r#"update stage_detail d set failure = null, timing = '{}', transfers = '[]'
-               from stage s
-               where s.id = d.stage_id and s.build_id = $1 and s.state in ('failed', 'cancelled')"#,
-            build.0,
-        )
-        .execute(&mut *transaction)
-        .await?;
+        forget_ends(&mut transaction, build).await?;
         sqlx::query!(
             r#"update stage s set state = case when n.missing = 0 then 'ready' else 'waiting' end,
                       bases_missing = n.missing, attempts = 0, drop_reason = null,
@@ -105,4 +90,25 @@ impl Store {
         transaction.commit().await?;
         Ok(Retried::Again)
     }
+}
+
+/// Steps and details of stages that failed or were cancelled are as before they ran.
+async fn forget_ends(connection: &mut sqlx::PgConnection, build: BuildId) -> Result<()> {
+    sqlx::query!(
+        r#"update step t set state = 'pending' from stage s
+           where s.id = t.stage_id and s.build_id = $1 and s.state in ('failed', 'cancelled')
+             and t.state in ('running', 'failed', 'done')"#,
+        build.0,
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
+        r#"update stage_detail d set failure = null, timing = '{}', transfers = '[]'
+           from stage s
+           where s.id = d.stage_id and s.build_id = $1 and s.state in ('failed', 'cancelled')"#,
+        build.0,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }

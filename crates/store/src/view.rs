@@ -129,6 +129,10 @@ pub struct WorkerRow {
     pub last_seen_millis: u64,
     /// What stages may ask for.
     pub labels: Vec<String>,
+    /// Processors in thousandths; 0 is not said.
+    pub cpu_millis: u32,
+    /// Memory; 0 is not said.
+    pub memory_bytes: u64,
     /// Why it is left alone, and for how many seconds more.
     pub quarantine: Option<(String, u64)>,
 }
@@ -306,6 +310,7 @@ impl Store {
     pub async fn workers(&self) -> Result<Vec<WorkerRow>> {
         let rows = sqlx::query!(
             r#"select id, name, platforms, slots, free_slots, draining, lost, version, labels,
+                      cpu_millis, memory_bytes,
                       quarantine_reason,
                       ceil(extract(epoch from quarantined_until - now()))::bigint as quarantine_secs,
                       (extract(epoch from now() - last_seen) * 1000)::bigint as "age!"
@@ -324,6 +329,8 @@ impl Store {
             version: row.version,
             last_seen_millis: u64::try_from(row.age).unwrap_or(0),
             labels: row.labels,
+            cpu_millis: u32::try_from(row.cpu_millis).unwrap_or(0),
+            memory_bytes: u64::try_from(row.memory_bytes).unwrap_or(0),
             quarantine: row
                 .quarantine_secs
                 .and_then(|secs| u64::try_from(secs).ok())

@@ -1,5 +1,7 @@
 //! The parts of a farm, each of which can die, hang and come back.
 
+use std::path::PathBuf;
+
 use anyhow::Context as _;
 use rustix::process::Signal;
 use testkit::{Balancer, FaultProxy, Service};
@@ -59,12 +61,12 @@ impl Farm {
 
     /// Stops a part as SIGSTOP does: its sockets stay open, and nobody answers.
     pub fn pause(&mut self, piece: Piece) -> anyhow::Result<()> {
-        self.send(piece, Signal::STOP)
+        self.send_all(piece, Signal::STOP)
     }
 
     /// Lets a part go on that was paused.
     pub fn resume(&mut self, piece: Piece) -> anyhow::Result<()> {
-        self.send(piece, Signal::CONT)
+        self.send_all(piece, Signal::CONT)
     }
 
     /// Asks a part to stop in order, and does not wait for it.
@@ -92,6 +94,17 @@ impl Farm {
             Piece::Coordinator(_) | Piece::Worker(_) | Piece::S3 => {
                 Ok(self.slot(piece)?.as_ref().context("it is gone already")?.signal(signal)?)
             }
+        }
+    }
+
+    /// A worker is several processes, and the commands that it runs.
+    fn send_all(&mut self, piece: Piece, signal: Signal) -> anyhow::Result<()> {
+        match piece {
+            Piece::Worker(_) => {
+                let worker = self.slot(piece)?.as_ref().context("it is gone already")?;
+                Ok(worker.signal_tree(signal)?)
+            }
+            _ => self.send(piece, signal),
         }
     }
 
@@ -123,6 +136,19 @@ impl Farm {
     /// The proxy before the registry: `FarmOptions::faults`.
     pub fn registry_faults(&self) -> anyhow::Result<&FaultProxy> {
         self.registry_faults.as_ref().context("the farm has no faults")
+    }
+
+    /// Copies what all parts have said to where it stays, and gives that directory.
+    pub fn keep(&self) -> PathBuf {
+        let kept = std::env::temp_dir().join(format!("slipway-chaos-{}", std::process::id()));
+        let _ = std::fs::create_dir_all(&kept);
+        for entry in std::fs::read_dir(self.directory()).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.extension().is_some_and(|extension| extension == "log" || extension == "said") {
+                let _ = std::fs::copy(&path, kept.join(entry.file_name()));
+            }
+        }
+        kept
     }
 
     /// What a part has said so far.

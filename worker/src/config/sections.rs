@@ -60,6 +60,15 @@ pub struct WorkerConfig {
     /// Name for people; absent is the host name.
     #[serde(default)]
     pub name: Option<String>,
+    /// What stages may ask for, such as `gpu` or `disk=fast`.
+    #[serde(default)]
+    pub labels: Vec<String>,
+    /// Processors that stages may ask for, in thousandths; 0 is not said, and then every stage fits.
+    #[serde(default)]
+    pub cpu_millis: u32,
+    /// Memory that stages may ask for, in bytes; 0 is not said.
+    #[serde(default)]
+    pub memory_bytes: u64,
     /// Where layers and files are kept: not on an overlay file system.
     pub data_dir: PathBuf,
     /// Stages that run at once.
@@ -86,6 +95,9 @@ impl WorkerConfig {
     pub fn new(data_dir: PathBuf) -> Self {
         Self {
             name: None,
+            labels: Vec::new(),
+            cpu_millis: 0,
+            memory_bytes: 0,
             data_dir,
             slots: default_slots(),
             drain_secs: default_drain_secs(),

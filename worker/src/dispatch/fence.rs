@@ -5,6 +5,7 @@
 //! publish and goes on working. The next exchange with the coordinator tells which stages are still
 //! its own. That a late write is refused does not hang on this: the coordinator sees to it.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -14,19 +15,29 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub(crate) struct Fence {
     until: watch::Sender<Option<Instant>>,
+    /// In milliseconds; as the last answer said.
+    lost_after: AtomicU64,
 }
 
 impl Fence {
     /// Before the first exchange nothing is held, so there is nothing to keep back.
     pub(crate) fn new() -> Self {
-        Self { until: watch::Sender::new(None) }
+        Self { until: watch::Sender::new(None), lost_after: AtomicU64::new(0) }
     }
 
     /// An exchange that began at `asked` was answered: the worker is lost `lost_after` later at the
     /// earliest. A fifth of that is for what is on its way when the fence closes.
     pub(crate) fn renew(&self, asked: Instant, lost_after: Duration) {
+        let millis = u64::try_from(lost_after.as_millis()).unwrap_or(u64::MAX);
+        self.lost_after.store(millis, Ordering::Relaxed);
         let until = asked + lost_after - lost_after / 5;
         self.until.send_modify(|last| *last = (*last).max(Some(until)));
+    }
+
+    /// How long the worker may be silent; nothing before the first exchange, whose answer must not be
+    /// held back.
+    pub(crate) fn lost_after(&self) -> Duration {
+        Duration::from_millis(self.lost_after.load(Ordering::Relaxed))
     }
 
     /// Waits until something may be published.

@@ -6,4 +6,4 @@ mod worker;
 
 pub(crate) use fence::Fence;
 pub(crate) use held::{Held, Stopped};
-pub(crate) use worker::{Outside, Worker};
+pub(crate) use worker::{Offer, Outside, Worker};

@@ -23,6 +23,7 @@ pub(crate) struct Worker {
     pub(crate) id: WorkerId,
     pub(crate) session: SessionId,
     pub(crate) slots: u32,
+    pub(crate) offer: Offer,
     pub(crate) client: Client,
     pub(crate) registry: registry::Client,
     pub(crate) fetcher: fetch::Fetcher,
@@ -42,6 +43,15 @@ pub(crate) struct Worker {
     held: Mutex<HashMap<Lease, Arc<Held>>>,
 }
 
+/// What a worker has for stages.
+#[derive(Debug)]
+pub(crate) struct Offer {
+    pub(crate) slots: u32,
+    pub(crate) labels: Vec<String>,
+    pub(crate) cpu_millis: u32,
+    pub(crate) memory_bytes: u64,
+}
+
 /// The clients of a worker.
 #[derive(Debug)]
 pub(crate) struct Outside {
@@ -54,16 +64,18 @@ impl Worker {
     /// A worker that holds nothing.
     pub(crate) fn new(
         id: WorkerId,
-        slots: u32,
+        offer: Offer,
         outside: Outside,
         runtime: Runtime,
         content: Arc<ContentStore>,
     ) -> Arc<Self> {
+        let slots = offer.slots;
         let Outside { client, registry, fetcher } = outside;
         Arc::new(Self {
             id,
             session: SessionId(uuid::Uuid::now_v7()),
             slots,
+            offer,
             client,
             registry,
             fetcher,

@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::dispatch::Worker;
 
-/// How long an answer may be held back: well under the time after which a worker is lost.
+/// How long an answer may be held back; never more than a quarter of the time after which a worker is
+/// lost, since only an answer tells the worker that it was heard.
 const WAIT: Duration = Duration::from_secs(4);
 /// First pause after a failed exchange; it doubles up to the longest one.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -78,6 +79,9 @@ async fn enrol(worker: &Worker, name: &str) -> Result<(), ClientError> {
         worker: worker.id,
         name: name.to_owned(),
         platforms: vec![Platform::host()],
+        labels: worker.offer.labels.clone(),
+        cpu_millis: worker.offer.cpu_millis,
+        memory_bytes: worker.offer.memory_bytes,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         protocol: WORKER_PROTOCOL,
     };
@@ -88,6 +92,7 @@ async fn enrol(worker: &Worker, name: &str) -> Result<(), ClientError> {
 
 fn request(worker: &Worker, draining: bool) -> SyncRequest {
     let held = worker.held();
+    let wait = WAIT.min(worker.fence.lost_after() / 4);
     SyncRequest {
         worker: worker.id,
         session: worker.session,
@@ -95,7 +100,7 @@ fn request(worker: &Worker, draining: bool) -> SyncRequest {
         free_slots: free_slots(worker, &held),
         draining,
         held,
-        wait_millis: u64::try_from(WAIT.as_millis()).unwrap_or(0),
+        wait_millis: u64::try_from(wait.as_millis()).unwrap_or(0),
     }
 }
 

@@ -23,6 +23,9 @@ use crate::http::{client, send, send_json, unreachable};
 const CALL_LIMIT: Duration = Duration::from_mins(1);
 /// Attempts of a call that may be repeated.
 const ATTEMPTS: u32 = 5;
+/// How long an object store that does not take a part is asked again, and the longest pause.
+const UPLOAD_PATIENCE: Duration = Duration::from_mins(2);
+const LONGEST_UPLOAD_PAUSE: Duration = Duration::from_secs(5);
 /// How long a stream that broke is tried to be taken up again.
 const RESUME_LIMIT: Duration = Duration::from_mins(2);
 
@@ -66,16 +69,16 @@ impl Client {
         size_bytes: u64,
     ) -> Result<(), ClientError> {
         let mut pause = Duration::from_millis(200);
-        for attempt in 1.. {
+        let start = Instant::now();
+        loop {
             match self.upload_once(target, path, size_bytes).await {
-                Err(error) if error.is_transient() && attempt < ATTEMPTS => {
+                Err(error) if error.is_transient() && start.elapsed() < UPLOAD_PATIENCE => {
                     tokio::time::sleep(pause).await;
-                    pause *= 2;
+                    pause = (pause * 2).min(LONGEST_UPLOAD_PAUSE);
                 }
                 result => return result,
             }
         }
-        Ok(())
     }
 
     async fn upload_once(

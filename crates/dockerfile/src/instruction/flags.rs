@@ -72,7 +72,11 @@ impl Flags {
             value.get_or_insert_with(|| "true".to_owned());
         }
         let Some(value) = self.value(name)? else { return Ok(None) };
-        let parsed = value.parse().map(Some);
+        if value.is_empty() {
+            return Err(Problem::new("bad-flag", format!("missing a value on flag: --{name}"))
+                .blaming(format!("--{name}")));
+        }
+        let parsed = value.to_ascii_lowercase().parse().map(Some);
         parsed.map_err(|_| {
             let message = format!("expecting boolean value for flag --{name}, not: {value}");
             Problem::new("bad-flag-value", message).blaming(value)

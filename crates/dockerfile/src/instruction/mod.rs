@@ -10,3 +10,4 @@ mod words;
 pub(crate) use kinds::{CommandForm, Copy, Health, Instruction, Run, Spanned};
 pub(crate) use parse::parse;
 pub(crate) use transfer::{SourceKind, source_kind};
+pub(crate) use words::first_word;

@@ -54,7 +54,11 @@ fn build(
         "STOPSIGNAL" => Instruction::StopSignal(one("STOPSIGNAL")?),
         "SHELL" => match command(rest)? {
             CommandForm::Exec(shell) if !shell.is_empty() => Instruction::Shell(shell),
-            _ => {
+            CommandForm::Exec(_) => {
+                let message = "SHELL requires at least one argument";
+                return Err(Problem::new("missing-argument", message));
+            }
+            CommandForm::Shell(_) => {
                 let message = "SHELL requires the arguments to be in JSON form";
                 return Err(Problem::new("shell-form", message)
                     .with_hint("write it as SHELL [\"/bin/bash\", \"-c\"]"));
@@ -62,14 +66,14 @@ fn build(
         },
         "HEALTHCHECK" => Instruction::Healthcheck(health(&mut flags, rest)?),
         "ONBUILD" => Instruction::OnBuild(on_build(rest, line)?),
-        _ => Instruction::Maintainer(rest.to_owned()),
+        _ => Instruction::Maintainer(one("MAINTAINER")?),
     };
     flags.finish()?;
     Ok(instruction)
 }
 
 fn from(flags: &mut Flags, rest: &str) -> Result<Instruction, Problem> {
-    let platform = flags.value("platform")?;
+    let platform = flags.value("platform")?.filter(|platform| !platform.is_empty());
     let words = words(rest);
     let (image, name) = match &words[..] {
         [image] => (image, None),
@@ -230,6 +234,13 @@ mod tests {
         };
         assert_eq!((copy.from.as_deref(), copy.chown.as_deref()), (Some("a"), Some("1:2")));
         assert_eq!((copy.sources.len(), copy.destination.as_str()), (2, "/z/"));
+        // A word ends at a vertical tab as well, and not at a blank that is no ASCII.
+        let Ok(Instruction::Copy(copy)) = parsed("COPY --link=True x\u{b}y\u{a0}z /z/") else {
+            panic!()
+        };
+        assert_eq!((copy.link, copy.sources), (true, vec!["x".into(), "y\u{a0}z".into()]));
+        let env = Instruction::Env(vec![pair("a\u{a0}b", "c")]);
+        assert_eq!(parsed("ENV a\u{a0}b c"), Ok(env));
     }
 
     #[test]
@@ -249,6 +260,14 @@ mod tests {
             ("HEALTHCHECK FOO", "bad-healthcheck", "try CMD"),
             ("ONBUILD FROM a", "bad-onbuild", "FROM isn't allowed"),
             ("COPY https://x/y /", "bad-source", "URL"),
+            ("HEALTHCHECK", "bad-healthcheck", "at least one argument"),
+            ("HEALTHCHECK CMD []", "bad-healthcheck", "Missing command"),
+            ("HEALTHCHECK --retries=3000000000 CMD x", "bad-healthcheck", "--retries"),
+            ("HEALTHCHECK --interval=-1s CMD x", "bad-healthcheck", "less than 1ms"),
+            ("SHELL []", "missing-argument", "at least one argument"),
+            ("MAINTAINER", "missing-argument", "MAINTAINER requires exactly one"),
+            ("RUN\u{a0}x", "unknown-instruction", "RUN\u{a0}x"),
+            ("COPY --link= a b", "bad-flag", "missing a value on flag: --link"),
             ("WORKDIR", "missing-argument", "WORKDIR"),
             ("COPY --link=maybe a b", "bad-flag-value", "expecting boolean value"),
             ("COPY --link --link a b", "duplicate-flag", "--link"),

@@ -57,7 +57,7 @@ pub(super) fn copy(
         copy.keep_git_dir = flags.boolean("keep-git-dir")?;
         copy.unpack = flags.boolean("unpack")?;
     } else {
-        copy.from = flags.value("from")?;
+        copy.from = flags.value("from")?.filter(|from| !from.is_empty());
         copy.parents = flags.boolean("parents")?.unwrap_or(false);
     }
     let mut all = match json_list(rest)? {

@@ -1,15 +1,20 @@
 //! Words, with their quotes where those still matter.
 
+/// What stands between words; other blanks of Unicode are part of one.
+fn is_blank(char: char) -> bool {
+    matches!(char, ' ' | '\t' | '\r' | '\n' | '\u{b}' | '\u{c}')
+}
+
 pub(super) fn split_keyword(text: &str) -> (&str, &str) {
-    text.split_once(char::is_whitespace).unwrap_or((text, ""))
+    text.split_once(is_blank).unwrap_or((text, ""))
 }
 
 pub(super) fn words(rest: &str) -> Vec<String> {
-    rest.split_ascii_whitespace().map(str::to_owned).collect()
+    rest.split(is_blank).filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
 /// The first word with its quotes, as it stands.
-pub(super) fn first_word(rest: &str, escape: char) -> &str {
+pub(crate) fn first_word(rest: &str, escape: char) -> &str {
     let mut quote = None;
     let mut chars = rest.char_indices();
     while let Some((at, char)) = chars.next() {

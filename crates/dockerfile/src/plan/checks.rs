@@ -11,7 +11,7 @@ use super::paths;
 use super::stage::{Planner, Work};
 use crate::checks::{Finding, Rule, is_secret_name};
 use crate::diagnostic::nearest;
-use crate::instruction::{CommandForm, Copy, Instruction, Spanned};
+use crate::instruction::{CommandForm, Copy, Instruction, Spanned, first_word};
 
 /// What was found, and what it takes to find more.
 #[derive(Debug, Default)]
@@ -118,7 +118,9 @@ impl Planner<'_> {
             if work.variables.args.iter().any(|(known, _)| known == name) {
                 continue;
             }
+            // The line itself may have defined it.
             let known = work.variables.visible.iter().map(|(known, _)| known.as_str());
+            let known = known.filter(|known| known != name);
             let mut message = format!("Usage of undefined variable '${name}'");
             if let Some(near) = nearest(name, known) {
                 message.push_str(&format!(" (did you mean ${near}?)"));
@@ -175,8 +177,8 @@ impl Planner<'_> {
     }
 
     fn legacy(&mut self, spanned: &Spanned, keyword: &str) {
-        let first = spanned.text.split(' ').nth(1).unwrap_or_default();
-        if !first.contains('=') {
+        let rest = spanned.text.split_once(' ').map_or("", |(_, rest)| rest);
+        if !first_word(rest, self.file.source.escape).contains('=') {
             let message = format!(
                 "\"{keyword} key=value\" should be used instead of legacy \"{keyword} key value\" format"
             );

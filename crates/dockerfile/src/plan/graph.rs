@@ -303,6 +303,10 @@ fn platform(
         let message = format!("empty platform value from expression {flag}");
         return Err(Problem::new("bad-platform", message).blaming(flag));
     }
+    // The system alone: this is where the commands of the build run.
+    if text.eq_ignore_ascii_case(&options.build_platform.os) {
+        return Ok(options.build_platform.clone());
+    }
     let platform: Platform = text.parse().map_err(|error| {
         Problem::new("bad-platform", format!("failed to parse platform: {error}")).blaming(flag)
     })?;
@@ -360,9 +364,9 @@ pub(crate) fn resolve_from(
             format!("cannot copy from stage {from:?}, it needs to be defined before current stage");
         return Err(Problem::new("stage-order", message).blaming(from));
     }
-    if by_index && let Ok(index) = from.parse::<usize>() {
-        if index < current {
-            return Ok(From::Stage(index));
+    if by_index && let Ok(index) = from.parse::<i64>() {
+        if let Some(stage) = usize::try_from(index).ok().filter(|stage| *stage < current) {
+            return Ok(From::Stage(stage));
         }
         let hint = format!("{current} stages stand before this one, counted from 0");
         let message = format!("invalid stage index {index}");

@@ -36,6 +36,8 @@ fn every_rule_finds_what_it_is_for() {
         ("FROM alpine\nENV NAME=1\nCOPY $NMAE /\n", vec!["UndefinedVar: Usage of undefined variable '$NMAE' (did you mean $NAME?) (line 3)".to_owned()]),
         ("FROM alpine\nENTRYPOINT [\"a\"]\nENTRYPOINT [\"b\"]\n", vec!["MultipleInstructionsDisallowed: Multiple ENTRYPOINT instructions should not be used in the same stage because only the last one will be used (line 2)".to_owned()]),
         ("FROM alpine\nENV a b\n", vec!["LegacyKeyValueFormat: \"ENV key=value\" should be used instead of legacy \"ENV key value\" format (line 2)".to_owned()]),
+        ("FROM alpine\nENV NAME=$NAME\n", vec!["UndefinedVar: Usage of undefined variable '$NAME' (line 2)".to_owned()]),
+        ("FROM alpine\nLABEL \"a b\"=c d\\ e=f\n", vec![]),
         ("FROM --platform=$TARGETPLATFORM alpine\n", vec!["RedundantTargetPlatform: Setting platform to predefined $TARGETPLATFORM in FROM is redundant as this is the default behavior (line 1)".to_owned()]),
         ("FROM alpine\nARG TOKEN\nENV API_KEY=x PUBLIC_KEY=y\n", vec![
             format!("SecretsUsedInArgOrEnv: {token} (ARG \"TOKEN\") (line 2)"),

@@ -144,3 +144,15 @@ fn each_argument_stands_once_before_a_command() {
     assert_eq!(history[2], "RUN |2 A=1 B=2 /bin/sh -c x # buildkit");
     assert_eq!(history[4], "RUN |2 A=3 B=2 /bin/sh -c y # buildkit");
 }
+
+#[test]
+fn signals_are_names_that_are_known_or_any_number_but_zero() {
+    for good in ["TERM", "sigterm", "SIGRTMIN", "RTMIN+15", "SIGRTMAX-14", "9", "77", "-1", "+2"] {
+        let stage = last(&format!("FROM a\nSTOPSIGNAL {good}"));
+        assert_eq!(stage.config.stop_signal.as_deref(), Some(good));
+    }
+    for bad in ["0", "FOO", "SIG9", "RTMIN+16", "RTMIN+01", "RTMAX-15", "RTMAX+1", "$NONE", "1.5"] {
+        let failure = Planning::new(&format!("FROM a\nSTOPSIGNAL {bad}")).failure();
+        assert_eq!(failure, ("bad-signal".into(), 2), "{bad}");
+    }
+}

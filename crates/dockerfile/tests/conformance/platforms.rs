@@ -1,10 +1,10 @@
 //! One file for several platforms.
 
 use common::Platform;
-use common::plan::{Base, Plan};
+use common::plan::{Base, CopyFrom, Plan};
 use dockerfile::Options;
 
-use crate::planning::Planning;
+use crate::planning::{Planning, copies, last};
 
 fn merged(text: &str, platforms: &[&str]) -> Plan {
     let plans = platforms.iter().map(|platform| {
@@ -72,4 +72,23 @@ fn several_targets_are_one_graph() {
     let targets: Vec<u32> = plan.targets.iter().map(|target| target.stage.0).collect();
     assert_eq!(targets, [1, 2]);
     assert_eq!(plan.stages[2].base, Base::Stage(plan.stages[0].index));
+}
+
+#[test]
+fn a_platform_may_be_a_system_or_an_architecture_alone() {
+    let platform = |flag: &str| {
+        let mut planning = Planning::new(&format!("FROM --platform={flag} a\nRUN x"));
+        planning.options.platform = "linux/s390x".parse().unwrap();
+        planning.options.build_platform = "linux/ppc64le".parse().unwrap();
+        planning.last().platform.to_string()
+    };
+    assert_eq!(platform("arm64"), "linux/arm64");
+    assert_eq!(platform("x86_64"), "linux/amd64");
+    assert_eq!(platform("linux"), "linux/ppc64le");
+    // An empty flag is none, as --from= is none.
+    assert_eq!(platform(""), "linux/s390x");
+    let failure = Planning::new("FROM --platform=amd46 a\nRUN x").failure();
+    assert_eq!(failure, ("bad-platform".into(), 1));
+    let stage = last("FROM a\nCOPY --from= file /x");
+    assert_eq!(copies(&stage)[0].from, CopyFrom::Context);
 }

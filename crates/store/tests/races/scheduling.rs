@@ -125,7 +125,7 @@ async fn the_worker_that_has_the_layers_is_known() {
     database.plan(vec![base, child], edges).await;
     let lease = database.claim(id, one).await.unwrap();
     database.store.finish_stage(&succeeded(lease)).await.unwrap();
-    database.store.remember_layers(lease, &[crate::database::layer("result")]).await.unwrap();
+    database.store.remember_layers(lease, &[layer("result")]).await.unwrap();
     let here = database.store.ready_stages(one.id, &host()).await.unwrap().remove(0);
     assert!(here.is_here && !here.is_elsewhere && here.base_bytes == 1, "{here:?}");
     let there = database.store.ready_stages(other.id, &host()).await.unwrap().remove(0);

@@ -116,6 +116,28 @@ pub struct BuildRequest {
     /// Older builds of the project with the same key, such as a branch, are ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub supersede: Option<String>,
+    /// What its stages need of a worker, each of them.
+    #[serde(default, skip_serializing_if = "Requirements::is_none")]
+    pub requires: Requirements,
+}
+
+/// What the stages of a build need of a worker.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Requirements {
+    /// Labels that it has, all of them.
+    pub labels: Vec<String>,
+    /// Processors in thousandths that stay a stage's own as long as it runs.
+    pub cpu_millis: u32,
+    /// Memory in bytes that stays its own.
+    pub memory_bytes: u64,
+}
+
+impl Requirements {
+    /// Whether any worker will do.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 const fn yes() -> bool {
@@ -252,6 +274,9 @@ pub struct StageView {
     /// Why it waits, in words, while it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
+    /// Whether its steps have ended: what is running or attached then is the storing of its layers.
+    #[serde(default)]
+    pub is_done: bool,
     /// The stage with the same key that runs, or ran, in its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attached_to: Option<AttachedView>,

@@ -15,7 +15,8 @@ mod worker;
 pub use agent::{AgentMessage, AgentMessages, AgentPoll, AgentReply};
 pub use build::{
     AttachedView, BuildPage, BuildRequest, BuildSource, BuildView, ContextSource, DockerfileSource,
-    ExportView, LeftName, SliceTransferView, StageView, StepView, TargetRequest, TimingView,
+    ExportView, LeftName, Requirements, SliceTransferView, StageView, StepView, TargetRequest,
+    TimingView,
 };
 pub use check::{
     CheckView, FindingView, OutlineArgView, OutlineMountView, OutlineView, TargetView,

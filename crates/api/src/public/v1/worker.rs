@@ -20,6 +20,18 @@ pub struct WorkerView {
     pub slots: u32,
     /// Stages that hold a slot now.
     pub used_slots: u32,
+    /// What stages may ask for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
+    /// Processors in thousandths that stages may ask for; 0 is not said.
+    #[serde(default)]
+    pub cpu_millis: u32,
+    /// Memory in bytes that stages may ask for; 0 is not said.
+    #[serde(default)]
+    pub memory_bytes: u64,
+    /// Why it gets no stage now, in words; none when it has a slot for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_because: Option<String>,
     /// Version of its program.
     pub version: String,
     /// Milliseconds since it last called.

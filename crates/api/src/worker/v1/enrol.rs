@@ -14,6 +14,15 @@ pub struct EnrolRequest {
     /// Platforms that it runs.
     #[schema(value_type = Vec<String>)]
     pub platforms: Vec<Platform>,
+    /// What stages may ask for, such as `gpu` or `disk=fast`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
+    /// Processors in thousandths; 0 is not said, and then every stage fits.
+    #[serde(default)]
+    pub cpu_millis: u32,
+    /// Memory in bytes; 0 is not said.
+    #[serde(default)]
+    pub memory_bytes: u64,
     /// Version of its program.
     pub version: String,
     /// Version of the protocol: [`crate::WORKER_PROTOCOL`].
