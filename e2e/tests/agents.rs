@@ -222,8 +222,21 @@ fn repositories_are_fetched_over_ssh_with_the_default_agent() {
         command.env("SSH_AUTH_SOCK", mine.socket()).arg("plan").args(flags).arg(&directory);
         ran(&command.output().unwrap())
     };
-    let planned = plan(&["--ssh", "default"]);
-    assert!(planned.stdout.contains("nothing would run"), "{}{}", planned.stdout, planned.stderr);
+    let by_key = format!("default={}", mine.key().display());
+    for agent in ["default", &by_key] {
+        let planned = plan(&["--ssh", agent]);
+        let all = format!("{}{}", planned.stdout, planned.stderr);
+        assert!(planned.stdout.contains("nothing would run"), "{all}");
+    }
+    let aged = format!(
+        "ARG SOURCE_DATE_EPOCH=source\nFROM scratch AS source\nADD {base}/app.git#next /\n\
+         FROM scratch\nCOPY --from=source /next /\n"
+    );
+    std::fs::write(directory.join("aged"), aged).unwrap();
+    let file = directory.join("aged");
+    let planned = plan(&["--ssh", &by_key, "-f", file.to_str().unwrap()]);
+    assert_eq!(planned.code, 0, "{}", planned.stderr);
+    assert!(planned.stdout.contains("ADD "), "{}", planned.stdout);
     let planned = plan(&[]);
     assert!(planned.code == 1 && planned.stderr.contains("no SSH agent was given"));
 

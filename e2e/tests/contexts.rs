@@ -307,8 +307,10 @@ fn an_image_of_a_layout_takes_the_place_of_an_image_and_of_a_stage() {
         ran.stdout
     };
     assert!(plan().contains("oci-layout://base@sha256:"), "{}", plan());
-    let blobs =
-        || farm.query("select digest from object where kind = 'blob' and present order by digest").unwrap();
+    let blobs = || {
+        farm.query("select digest from object where kind = 'blob' and present order by digest")
+            .unwrap()
+    };
     assert_eq!(blobs(), "");
     // Nor is a build taken on trust that names layers that never came.
     let cheat = submitted(&farm, &layout);

@@ -8,7 +8,7 @@ use client::public::Client;
 use common::plan::DEFAULT_AGENT;
 
 use super::prepare::Prepared;
-use super::source::Source;
+use super::repositories::answers;
 use crate::agent;
 use crate::args::Plan;
 use crate::context::Sent;
@@ -27,10 +27,10 @@ pub(crate) async fn run(client: &Client, arguments: &Plan) -> Result<ExitCode, C
         let (build, _) = prepared.request(Vec::new(), Some(Sent::Manifest), None).await?;
         let request = PlanRequest { build, repositories: repositories.clone() };
         let plan = client.plan(&request).await?;
-        let agent = agents.get(DEFAULT_AGENT).filter(|_| !plan.questions.is_empty());
-        if let Some(agent) = agent.filter(|_| repositories.len() < MAX_ANSWERS) {
-            let source = Source::new(&arguments.build.secret)?;
-            repositories.extend(source.answers(&plan.questions, agent).await?);
+        let count = plan.questions.len();
+        let agent = agents.get(DEFAULT_AGENT).filter(|_| count > 0);
+        if let Some(agent) = agent.filter(|_| repositories.len() + count <= MAX_ANSWERS) {
+            repositories.extend(answers(plan.questions, agent).await?);
             continue;
         }
         if !prepared.learns_from(plan.failure.as_ref()) {

@@ -1,20 +1,16 @@
 //! Contexts that are elsewhere: fetched here, by whoever builds.
 
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use ::agent::AgentSocket;
-use api::public::v1::{RepositoryAnswer, RepositoryQuestion};
 use common::{Failure, FailureClass};
 use dockerfile::{Address, Repository};
-use fetch::{Checkout, Credentials, FetchError, Fetcher, Opened, Ssh, open_archive, youngest};
+use fetch::{Checkout, Credentials, Fetcher, Opened, open_archive, youngest};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 use tempfile::TempDir;
 
 use super::download::{Owners, lay_out};
 use super::options::secrets;
-use crate::agent;
 use crate::exit::CliError;
 
 /// Name of a file whose URL has none, as in BuildKit.
@@ -113,47 +109,6 @@ impl Source {
             None => root,
         };
         Ok(Fetched { path, made_at: Some(made_at), scratch })
-    }
-
-    /// What repositories over ssh say, with an agent: what the farm cannot ask while nothing is built.
-    pub(super) async fn answers(
-        &self,
-        questions: &[RepositoryQuestion],
-        agent: &agent::Source,
-    ) -> Result<Vec<RepositoryAnswer>, CliError> {
-        let scratch = scratch()?;
-        let (path, known_hosts) = (scratch.path().join("agent"), scratch.path().join("hosts"));
-        let (path, _listening) = match agent {
-            agent::Source::Socket(path) => (path.clone(), None),
-            agent::Source::Keys(keys) => {
-                let socket = AgentSocket::listen(&path, Arc::clone(keys))
-                    .map_err(|error| CliError::file(&path, &error))?;
-                (path, Some(socket))
-            }
-        };
-        let ssh = Some(Ssh { agent: &path, known_hosts: &known_hosts });
-        let mut answers = Vec::new();
-        for question in questions {
-            let RepositoryQuestion { url, reference, time } = question;
-            let reference = reference.as_deref();
-            let asked = async {
-                let is_commit = |text: &&str| {
-                    matches!(text.len(), 40 | 64) && text.bytes().all(|it| it.is_ascii_hexdigit())
-                };
-                let commit = match reference.filter(is_commit) {
-                    Some(commit) => commit.to_owned(),
-                    None => self.fetcher.commit_of(url, reference, ssh).await?,
-                };
-                if *time {
-                    let made = self.fetcher.commit_time(url, reference, &commit, ssh).await?;
-                    return Ok(made.to_string());
-                }
-                Ok(commit)
-            };
-            let answer = asked.await.map_err(|error: FetchError| failed(error.failure()))?;
-            answers.push(RepositoryAnswer { question: question.clone(), answer });
-        }
-        Ok(answers)
     }
 
     /// What a named context is made of: the files of a repository, or one file.

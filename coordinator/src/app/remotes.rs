@@ -113,8 +113,8 @@ impl Servers {
                 fetcher.commit_of(&need.url, reference.as_deref(), None).await.map_err(failed)
             }
             RemoteKind::CommitTime(reference) => {
-                let time = commit_time(fetcher, &need.url, reference.as_deref(), None).await;
-                time.map_err(failed)
+                let time = fetcher.reference_time(&need.url, reference.as_deref(), None).await;
+                time.map(|time| time.to_string()).map_err(failed)
             }
             RemoteKind::File => {
                 let validator = fetcher.validator(&need.url).await.map_err(failed)?;
@@ -150,7 +150,8 @@ impl Servers {
         let ssh = Some(Ssh { agent: socket.path(), known_hosts: &known_hosts });
         let answer = match &need.kind {
             RemoteKind::CommitTime(reference) => {
-                commit_time(&self.fetcher, &need.url, reference.as_deref(), ssh).await
+                let time = self.fetcher.reference_time(&need.url, reference.as_deref(), ssh).await;
+                time.map(|time| time.to_string())
             }
             RemoteKind::Repository(reference) => {
                 self.fetcher.commit_of(&need.url, reference.as_deref(), ssh).await
@@ -171,23 +172,4 @@ fn question(need: &RemoteNeed) -> Option<RepositoryQuestion> {
         RemoteKind::File | RemoteKind::FileTime => return None,
     };
     Some(RepositoryQuestion { url: need.url.clone(), reference: reference.clone(), time })
-}
-
-async fn commit_time(
-    fetcher: &Fetcher,
-    url: &str,
-    reference: Option<&str>,
-    ssh: Option<Ssh<'_>>,
-) -> Result<String, FetchError> {
-    let commit = match reference.filter(|it| is_commit(it)) {
-        Some(commit) => commit.to_owned(),
-        None => fetcher.commit_of(url, reference, ssh).await?,
-    };
-    let time = fetcher.commit_time(url, reference, &commit, ssh).await?;
-    Ok(time.to_string())
-}
-
-/// Whether it is a commit in full.
-pub(super) fn is_commit(reference: &str) -> bool {
-    matches!(reference.len(), 40 | 64) && reference.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

@@ -7,10 +7,11 @@ use api::public::v1::{
     PlanRequest, PlanView, PlannedFate, PlannedStageView, PlannedStepView, RepositoryAnswer,
 };
 use common::plan::{Base, Plan, PlannedStage, Step};
+use fetch::is_commit;
 
 use super::decide::Decision;
 use super::plan_build::{Packs, PlanError, Prepared};
-use super::remotes::{Asker, Servers, is_commit};
+use super::remotes::{Asker, Servers};
 use super::submit_build::check;
 use super::{App, AppError};
 
