@@ -74,18 +74,20 @@ enum Listed {
     AsItSays,
 }
 
-/// Reads a layout and, where the build needs them, sends the layers that the farm lacks.
+/// Reads a layout and, where the build needs them, sends the layers that the farm lacks. Of an index
+/// only the images for the `wanted` platforms, if it has any.
 pub(crate) async fn send(
     client: &Client,
     project: &ProjectName,
     source: LayoutSource,
+    wanted: Option<BTreeSet<Platform>>,
     sends: bool,
 ) -> Result<Vec<LayoutImage>, CliError> {
     let directory = source.directory.clone();
     let failed = |error: &dyn std::fmt::Display| CliError::file(&directory, error);
     let (layout, offer) = tokio::task::spawn_blocking(move || {
         let layout = Layout::open(&source.directory)?;
-        let offer = layout.offer(&source)?;
+        let offer = layout.offer(&source, wanted.as_ref())?;
         Ok::<_, String>((layout, offer))
     })
     .await
@@ -196,7 +198,11 @@ impl Layout {
         Ok(path)
     }
 
-    fn offer(&self, source: &LayoutSource) -> Result<Offer, String> {
+    fn offer(
+        &self,
+        source: &LayoutSource,
+        wanted: Option<&BTreeSet<Platform>>,
+    ) -> Result<Offer, String> {
         let digest = match source.digest {
             Some(digest) => digest,
             None => self.named(source.tag.as_deref())?,
@@ -208,12 +214,22 @@ impl Layout {
             return Ok(offer);
         }
         let index = index(&blob_name(&digest), &bytes)?;
+        let has_wanted = wanted.is_some_and(|wanted| {
+            let entries = index.manifests.iter();
+            let has = entries.filter(|entry| self.0.join(blob_name(&entry.digest)).exists());
+            let mut has = has.filter_map(|entry| entry.platform.as_ref()?.platform());
+            has.any(|platform| wanted.contains(&platform))
+        });
         for entry in &index.manifests {
             let platform = entry.platform.as_ref().and_then(DescriptorPlatform::platform);
             // Attestations are for "unknown", and copies of one platform alone lack the others.
             let is_unknown = platform.as_ref().is_some_and(|platform| platform.os == "unknown");
             let is_image = entry.platform.is_none() || platform.is_some();
             if is_unknown || !is_image || !self.0.join(blob_name(&entry.digest)).exists() {
+                continue;
+            }
+            let is_wanted = |platform: &Platform| wanted.is_none_or(|all| all.contains(platform));
+            if has_wanted && !platform.as_ref().is_none_or(is_wanted) {
                 continue;
             }
             let bytes = self.addressed(&entry.digest)?;
@@ -361,7 +377,7 @@ mod tests {
     /// The only layer of what is offered.
     fn offered(root: &Path, rest: &str) -> Result<Digest, String> {
         let source = LayoutSource::parse(&format!("{}{rest}", root.display()))?;
-        let offer = Layout::open(&source.directory)?.offer(&source)?;
+        let offer = Layout::open(&source.directory)?.offer(&source, None)?;
         assert_eq!(offer.images.len(), 1);
         Ok(*offer.blobs.keys().next().unwrap())
     }
@@ -403,11 +419,25 @@ mod tests {
         let index = json!({"schemaVersion": 2, "manifests": entries}).to_string();
         list(root, &[(&put(root, index.as_bytes()), "")]);
         let source = LayoutSource::parse(root.to_str().unwrap()).unwrap();
-        let offer = Layout::open(root).unwrap().offer(&source).unwrap();
-        let platforms: Vec<_> = offer.images.iter().flat_map(|image| &image.platform).collect();
-        let platforms: Vec<_> = platforms.iter().map(ToString::to_string).collect();
-        assert_eq!(platforms, ["linux/amd64", "linux/arm64"]);
-        assert_eq!(offer.blobs.len(), 2);
+        let offered = |wanted: Option<&[&str]>| {
+            let wanted = wanted.map(|all| all.iter().map(|one| one.parse().unwrap()).collect());
+            let offer = Layout::open(root).unwrap().offer(&source, wanted.as_ref()).unwrap();
+            assert_eq!(offer.blobs.len(), offer.images.len());
+            let platforms = offer.images.iter().flat_map(|image| &image.platform);
+            platforms.map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(offered(None), ["linux/amd64", "linux/arm64"]);
+        // What of the entries says nothing may be for any platform.
+        assert_eq!(offered(Some(&["linux/amd64"])), ["linux/amd64", "linux/arm64"]);
+        assert_eq!(offered(Some(&["linux/riscv64"])), ["linux/amd64", "linux/arm64"]);
+        entries[1]["platform"] = json!({"os": "linux", "architecture": "arm64"});
+        let index = json!({"schemaVersion": 2, "manifests": entries}).to_string();
+        list(root, &[(&put(root, index.as_bytes()), "")]);
+        let damaged = root.join(blob_name(&Digest::of(b"a")));
+        assert_eq!(offered(Some(&["linux/amd64"])), ["linux/amd64"]);
+        // The others are not even read.
+        std::fs::remove_file(damaged).unwrap();
+        assert_eq!(offered(Some(&["linux/arm64"])), ["linux/arm64"]);
     }
 
     #[test]

@@ -216,6 +216,29 @@ fn repositories_are_fetched_over_ssh_with_the_default_agent() {
     assert_eq!(text(&out, "parent/lib/lib.txt"), "library\n");
     files(&farm, &directory, &["--ssh", "default"], Some(&mine));
     assert!(!has_run(&farm), "the commits are the same");
+    // A plan has no build that an agent could be lent to: the client asks itself.
+    let plan = |flags: &[&str]| {
+        let mut command = farm.command().unwrap();
+        command.env("SSH_AUTH_SOCK", mine.socket()).arg("plan").args(flags).arg(&directory);
+        ran(&command.output().unwrap())
+    };
+    let by_key = format!("default={}", mine.key().display());
+    for agent in ["default", &by_key] {
+        let planned = plan(&["--ssh", agent]);
+        let all = format!("{}{}", planned.stdout, planned.stderr);
+        assert!(planned.stdout.contains("nothing would run"), "{all}");
+    }
+    let aged = format!(
+        "ARG SOURCE_DATE_EPOCH=source\nFROM scratch AS source\nADD {base}/app.git#next /\n\
+         FROM scratch\nCOPY --from=source /next /\n"
+    );
+    std::fs::write(directory.join("aged"), aged).unwrap();
+    let file = directory.join("aged");
+    let planned = plan(&["--ssh", &by_key, "-f", file.to_str().unwrap()]);
+    assert_eq!(planned.code, 0, "{}", planned.stderr);
+    assert!(planned.stdout.contains("ADD "), "{}", planned.stdout);
+    let planned = plan(&[]);
+    assert!(planned.code == 1 && planned.stderr.contains("no SSH agent was given"));
 
     let one = format!("FROM scratch\nADD {base}/app.git /\n");
     let directory = context(&farm, &one, &mine.public());

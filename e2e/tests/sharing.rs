@@ -266,3 +266,53 @@ fn a_stage_goes_on_from_layers_that_are_not_stored_yet() {
     build(&farm, directory.path(), &["--push", "--target", "three", "-t", &pushed]);
     assert_eq!(farm.stop_and_list_leftovers().unwrap(), Vec::<String>::new());
 }
+
+#[test]
+fn the_same_by_two_routes_is_one_result() {
+    let farm = Farm::start(FarmOptions { workers: 2, ..FarmOptions::default() }).unwrap();
+    let id = "RUN cat /proc/sys/kernel/random/uuid";
+    let dockerfile = format!(
+        "FROM alpine AS one\n{id} > /id\nFROM alpine AS two\n{id} > /id\n\
+         FROM scratch AS both\nCOPY --from=one /id /one\nCOPY --from=two /id /two\n\
+         FROM alpine AS left\nRUN echo x > /made\nFROM alpine AS right\nRUN echo 'x' > /made\n\
+         FROM alpine AS from-left\nCOPY --from=left /made /made\n{id} > /id\n\
+         FROM alpine AS from-right\nCOPY --from=right /made /made\n{id} > /id\n"
+    );
+    let directory = context(&farm, &[("Dockerfile", &dockerfile)]);
+    let out = directory.path().join("out");
+    let made = |target: &str, names: [&str; 2]| {
+        let to = out.join(target);
+        build(&farm, directory.path(), &["--target", target, "-o", to.to_str().unwrap()]);
+        names.map(|name| std::fs::read_to_string(to.join(name)).unwrap())
+    };
+    // Two stages that do the same, in one build.
+    let [one, two] = made("both", ["one", "two"]);
+    assert_eq!(one, two);
+    let view = farm.last_build().unwrap();
+    assert_eq!(stage(&view, "one").attempts + stage(&view, "two").attempts, 1, "{view:?}");
+    // What reads the same files is the same, whoever made them.
+    let [left, files] = made("from-left", ["id", "made"]);
+    let [right, same] = made("from-right", ["id", "made"]);
+    assert_eq!((left, files), (right, same));
+    assert_eq!(farm.stop_and_list_leftovers().unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn a_chain_whose_links_are_all_alike_ends() {
+    let farm = Farm::start(FarmOptions { workers: 1, ..FarmOptions::default() }).unwrap();
+    let dockerfile = "FROM scratch AS a\nCOPY f /f\nFROM a AS b\nCOPY --from=a /f /f\n\
+                      FROM b AS c\nCOPY --from=b /f /f\nFROM scratch AS d\nCOPY --from=c /f /f\n\
+                      FROM scratch\nCOPY --from=d / /\n";
+    let directory = context(&farm, &[("Dockerfile", dockerfile), ("f", "same\n")]);
+    let out = directory.path().join("out");
+    let flags = ["-o", out.to_str().unwrap(), "--cache-to", "type=local,dest=cache"];
+    for _ in 0..2 {
+        build(&farm, directory.path(), &flags);
+        assert_eq!(std::fs::read_to_string(out.join("f")).unwrap(), "same\n");
+    }
+    let view = farm.last_build().unwrap();
+    let is_stage = |stage: &&StageView| stage.kind == common::stage::StageKind::Stage;
+    let ran: u32 = view.stages.iter().filter(is_stage).map(|stage| stage.attempts).sum();
+    assert_eq!(ran, 0, "{view:?}");
+    assert_eq!(farm.stop_and_list_leftovers().unwrap(), Vec::<String>::new());
+}

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use agent::Message;
+use agent::{Message, Relay};
 use rsa::pkcs1v15::SigningKey;
 use rsa::signature::{SignatureEncoding as _, Signer as _};
 use rsa::{BigUint, RsaPrivateKey};
 use ssh_key::private::{KeypairData, RsaKeypair};
 use ssh_key::sha2::{Sha256, Sha512};
 use ssh_key::{Mpint, PrivateKey, Signature};
+use uuid::Uuid;
 
 use crate::exit::CliError;
 
@@ -45,6 +46,14 @@ impl std::fmt::Debug for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Key({:?})", self.comment)
     }
+}
+
+impl Relay for KeyAgent {
+    async fn ask(&self, _: Uuid, request: Message) -> Message {
+        self.answer(&request)
+    }
+
+    async fn closed(&self, _: Uuid) {}
 }
 
 impl KeyAgent {

@@ -160,7 +160,7 @@ pub(super) async fn run(
         if learned.count() == 0 {
             break view;
         }
-        display.note("a base image asks for more of the contexts: they are sent whole");
+        display.note("the build needs more of the contexts: they are sent whole");
     };
     receive(client, &view, &downloads, progress).await?;
     if let Some(path) = &arguments.metadata_file {

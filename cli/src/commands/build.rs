@@ -47,7 +47,7 @@ pub(crate) async fn run(client: &Client, arguments: &Build) -> Result<ExitCode, 
         if !prepared.learns_from(view.failure.as_ref()) {
             break view;
         }
-        display.note("a base image asks for more of the contexts: they are sent whole");
+        display.note("the build needs more of the contexts: they are sent whole");
     };
     finish(client, arguments, &view, &downloads, progress).await
 }

@@ -17,6 +17,7 @@ mod plan;
 mod prepare;
 mod projects;
 mod purge;
+mod repositories;
 mod request;
 mod retry;
 mod run;

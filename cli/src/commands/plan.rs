@@ -3,21 +3,36 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use api::public::v1::{PlanView, PlannedFate, PlannedStageView, PlannedStepView};
+use api::public::v1::{PlanRequest, PlanView, PlannedFate, PlannedStageView, PlannedStepView};
 use client::public::Client;
+use common::plan::DEFAULT_AGENT;
 
 use super::prepare::Prepared;
+use super::repositories::answers;
+use crate::agent;
 use crate::args::Plan;
 use crate::context::Sent;
 use crate::exit::CliError;
 use crate::output::print;
 
+/// Most repositories that are asked about.
+const MAX_ANSWERS: usize = 200;
+
 /// Says what a build would do.
 pub(crate) async fn run(client: &Client, arguments: &Plan) -> Result<ExitCode, CliError> {
     let mut prepared = Prepared::load(client, &arguments.build, BTreeMap::new()).await?;
+    let agents = agent::sources(&arguments.build.ssh)?;
+    let mut repositories = Vec::new();
     let plan = loop {
-        let (request, _) = prepared.request(Vec::new(), Some(Sent::Manifest), None).await?;
+        let (build, _) = prepared.request(Vec::new(), Some(Sent::Manifest), None).await?;
+        let request = PlanRequest { build, repositories: repositories.clone() };
         let plan = client.plan(&request).await?;
+        let count = plan.questions.len();
+        let agent = agents.get(DEFAULT_AGENT).filter(|_| count > 0);
+        if let Some(agent) = agent.filter(|_| repositories.len() + count <= MAX_ANSWERS) {
+            repositories.extend(answers(plan.questions, agent).await?);
+            continue;
+        }
         if !prepared.learns_from(plan.failure.as_ref()) {
             break plan;
         }
@@ -120,7 +135,12 @@ mod tests {
                 step(3, PlannedFate::Run, "RUN echo"),
             ],
         };
-        let plan = PlanView { failure: None, warnings: vec!["w".into()], stages: vec![stage] };
+        let plan = PlanView {
+            failure: None,
+            questions: Vec::new(),
+            warnings: vec!["w".into()],
+            stages: vec![stage],
+        };
         let key = Digest::of(b"x").short();
         let expected = format!(
             "warning: w\nrun     builder: from golang@sha256:00, reads tools\n\

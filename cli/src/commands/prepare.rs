@@ -35,6 +35,8 @@ pub(super) struct Prepared<'a> {
     links: BTreeMap<String, String>,
     /// What is needed of the contexts; unknown is everything.
     reach: Option<Reach>,
+    /// Whether images of every platform of a layout are sent.
+    all_platforms: bool,
 }
 
 impl<'a> Prepared<'a> {
@@ -61,7 +63,7 @@ impl<'a> Prepared<'a> {
         } else {
             reach(arguments, &input, &named, &links)?
         };
-        Ok(Self { client, arguments, project, input, named, links, reach })
+        Ok(Self { client, arguments, project, input, named, links, reach, all_platforms: false })
     }
 
     /// Sends what the farm needs of the contexts, and makes the request. Without `what` nothing is
@@ -128,7 +130,9 @@ impl<'a> Prepared<'a> {
             }
             NamedContext::Layout(source) => {
                 let sends = what == Sent::Everything;
-                let images = layout::send(client, project, source.clone(), sends).await?;
+                let wanted = self.reach.as_ref().filter(|_| !self.all_platforms);
+                let wanted = wanted.map(|reach| reach.platforms_of(&context_name(name)));
+                let images = layout::send(client, project, source.clone(), wanted, sends).await?;
                 NamedContextSource::Layout { images }
             }
             NamedContext::Elsewhere(address) => {
@@ -142,6 +146,13 @@ impl<'a> Prepared<'a> {
 
     /// Whether a failure says that whole contexts are needed; then they are sent so from now on.
     pub(super) fn learns_from(&mut self, failure: Option<&Failure>) -> bool {
+        let is_layout = |named: &NamedContext| matches!(named, NamedContext::Layout(_));
+        let lacks_image = failure.is_some_and(|failure| failure.code == "image-platform");
+        if lacks_image && !self.all_platforms && self.named.values().any(is_layout) {
+            // The farm may build for another platform than this machine's.
+            self.all_platforms = true;
+            return true;
+        }
         let lacks = failure.is_some_and(|failure| failure.code == dockerfile::NOT_SENT);
         if !lacks || self.reach.is_none() {
             return false;

@@ -24,7 +24,7 @@ use super::new_plan::{Export, first_command, first_keys, new_plan};
 use super::options::{Settings, options, platforms};
 use super::outputs::Outputs;
 use super::refresh::without_stages;
-use super::remotes::Servers;
+use super::remotes::{Asker, Servers};
 use super::targets::{self, Earlier, Part, Places, Uses};
 use super::{App, AppError};
 
@@ -172,8 +172,9 @@ impl App {
         let fetcher = self.fetcher_of(build.id, &request).await?;
         let has_agent = request.agents.contains(DEFAULT_AGENT);
         let agent = has_agent.then(|| self.planner_agent(build.id, planner));
+        let asker = agent.map_or(Asker::Nobody, Asker::Agent);
         let Prepared { plan, warnings, decided, parts, uses } =
-            self.prepare(&request, &Servers { fetcher, agent }, Packs::Needed).await?;
+            self.prepare(&request, &Servers { fetcher, asker }, Packs::Needed).await?;
         let mut exports = Vec::new();
         for part in &parts {
             let outputs = Outputs::of(&part.request, part.epoch)?;

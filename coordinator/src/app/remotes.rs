@@ -1,9 +1,9 @@
 //! Asking after what is elsewhere: what ADD names, and how old a source is.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use agent::AgentSocket;
-use api::public::v1::BuildRequest;
+use api::public::v1::{BuildRequest, RepositoryAnswer, RepositoryQuestion};
 use common::plan::{DEFAULT_AGENT, is_over_ssh};
 use common::tree::Manifest;
 use common::{BuildId, Failure};
@@ -41,11 +41,30 @@ impl App {
 /// Who answers for what is elsewhere, for one build.
 pub(super) struct Servers {
     pub(super) fetcher: Fetcher,
-    /// The agent of the client, for repositories over ssh.
-    pub(super) agent: Option<Arc<PlannerAgent>>,
+    pub(super) asker: Asker,
+}
+
+/// Who is asked about repositories over ssh.
+pub(super) enum Asker {
+    /// Their servers, with the agent of the client.
+    Agent(Arc<PlannerAgent>),
+    /// Their servers would be, but no agent came with the build.
+    Nobody,
+    /// The client itself, which comes again with the answers.
+    Client { answers: Vec<RepositoryAnswer>, questions: Mutex<Vec<RepositoryQuestion>> },
 }
 
 impl Servers {
+    /// What the client is asked.
+    pub(super) fn questions(&self) -> Vec<RepositoryQuestion> {
+        match &self.asker {
+            Asker::Client { questions, .. } => {
+                questions.lock().unwrap_or_else(PoisonError::into_inner).clone()
+            }
+            Asker::Agent(_) | Asker::Nobody => Vec::new(),
+        }
+    }
+
     /// Plans for one platform, and asks meanwhile what is said of the files that ADD names.
     pub(super) async fn plan_file(
         &self,
@@ -59,13 +78,28 @@ impl Servers {
             if planned.remotes.is_empty() {
                 return Ok(planned);
             }
-            for need in planned.remotes {
+            // Whoever has to be asked elsewhere is asked all at once.
+            let (own, theirs): (Vec<_>, Vec<_>) =
+                planned.remotes.into_iter().partition(|need| self.waits_for_client(need).is_none());
+            if let (Asker::Client { questions, .. }, false) = (&self.asker, theirs.is_empty()) {
+                let asked = theirs.iter().filter_map(|need| self.waits_for_client(need)).collect();
+                *questions.lock().unwrap_or_else(PoisonError::into_inner) = asked;
+            }
+            for need in theirs.into_iter().chain(own) {
                 let answer = self.ask(&need).await.map_err(|failure| {
                     PlanError::from(file.place(failure, need.lines, Some(&need.url)))
                 })?;
                 options.remotes.insert((need.kind, need.url), answer);
             }
         }
+    }
+
+    /// The question about a repository over ssh that the client has not answered yet.
+    fn waits_for_client(&self, need: &RemoteNeed) -> Option<RepositoryQuestion> {
+        let Asker::Client { answers, .. } = &self.asker else { return None };
+        let question = question(need).filter(|_| is_over_ssh(&need.url))?;
+        let is_answered = answers.iter().any(|answer| answer.question == question);
+        (!is_answered).then_some(question)
     }
 
     async fn ask(&self, need: &RemoteNeed) -> Result<String, Failure> {
@@ -79,8 +113,8 @@ impl Servers {
                 fetcher.commit_of(&need.url, reference.as_deref(), None).await.map_err(failed)
             }
             RemoteKind::CommitTime(reference) => {
-                let time = commit_time(fetcher, &need.url, reference.as_deref(), None).await;
-                time.map_err(failed)
+                let time = fetcher.reference_time(&need.url, reference.as_deref(), None).await;
+                time.map(|time| time.to_string()).map_err(failed)
             }
             RemoteKind::File => {
                 let validator = fetcher.validator(&need.url).await.map_err(failed)?;
@@ -96,10 +130,18 @@ impl Servers {
 
     /// Asks with the client's agent, through a socket that only this process reaches.
     async fn ask_over_ssh(&self, need: &RemoteNeed) -> Result<String, Failure> {
-        let Some(agent) = &self.agent else {
-            let hint = "give yours with --ssh default; slipway plan uses none: for it, name the \
-                        full commit";
-            return Err(no_agent(DEFAULT_AGENT).with_hint(hint));
+        let agent = match &self.asker {
+            Asker::Agent(agent) => agent,
+            Asker::Client { answers, .. } => {
+                let question = question(need);
+                let answer =
+                    answers.iter().find(|answer| Some(&answer.question) == question.as_ref());
+                return match answer {
+                    Some(answer) => Ok(answer.answer.clone()),
+                    None => Err(no_agent(DEFAULT_AGENT)),
+                };
+            }
+            Asker::Nobody => return Err(no_agent(DEFAULT_AGENT)),
         };
         let failed = |error: std::io::Error| FetchError::from(error).failure();
         let scratch = tempfile::Builder::new().prefix("slipway-").tempdir().map_err(failed)?;
@@ -108,7 +150,8 @@ impl Servers {
         let ssh = Some(Ssh { agent: socket.path(), known_hosts: &known_hosts });
         let answer = match &need.kind {
             RemoteKind::CommitTime(reference) => {
-                commit_time(&self.fetcher, &need.url, reference.as_deref(), ssh).await
+                let time = self.fetcher.reference_time(&need.url, reference.as_deref(), ssh).await;
+                time.map(|time| time.to_string())
             }
             RemoteKind::Repository(reference) => {
                 self.fetcher.commit_of(&need.url, reference.as_deref(), ssh).await
@@ -122,20 +165,11 @@ impl Servers {
     }
 }
 
-async fn commit_time(
-    fetcher: &Fetcher,
-    url: &str,
-    reference: Option<&str>,
-    ssh: Option<Ssh<'_>>,
-) -> Result<String, FetchError> {
-    let commit = match reference.filter(|it| is_commit(it)) {
-        Some(commit) => commit.to_owned(),
-        None => fetcher.commit_of(url, reference, ssh).await?,
+fn question(need: &RemoteNeed) -> Option<RepositoryQuestion> {
+    let (reference, time) = match &need.kind {
+        RemoteKind::Repository(reference) => (reference, false),
+        RemoteKind::CommitTime(reference) => (reference, true),
+        RemoteKind::File | RemoteKind::FileTime => return None,
     };
-    let time = fetcher.commit_time(url, reference, &commit, ssh).await?;
-    Ok(time.to_string())
-}
-
-fn is_commit(reference: &str) -> bool {
-    matches!(reference.len(), 40 | 64) && reference.bytes().all(|byte| byte.is_ascii_hexdigit())
+    Some(RepositoryQuestion { url: need.url.clone(), reference: reference.clone(), time })
 }

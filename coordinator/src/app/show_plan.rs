@@ -1,28 +1,57 @@
 //! What a build would do, without doing it.
 
-use api::public::v1::{BuildRequest, PlanView, PlannedFate, PlannedStageView, PlannedStepView};
+use std::sync::Mutex;
+
+use api::Problem;
+use api::public::v1::{
+    PlanRequest, PlanView, PlannedFate, PlannedStageView, PlannedStepView, RepositoryAnswer,
+};
 use common::plan::{Base, Plan, PlannedStage, Step};
+use fetch::is_commit;
 
 use super::decide::Decision;
 use super::plan_build::{Packs, PlanError, Prepared};
-use super::remotes::Servers;
+use super::remotes::{Asker, Servers};
 use super::submit_build::check;
 use super::{App, AppError};
+
+/// Most answers about repositories.
+const MAX_ANSWERS: usize = 200;
 
 impl App {
     /// Plans and looks everything up; nothing is stored. A Dockerfile that cannot be planned is an
     /// answer, not an error.
-    pub(crate) async fn show_plan(&self, request: &BuildRequest) -> Result<PlanView, AppError> {
-        check(request)?;
-        let fetcher = self.fetcher_with(request.secrets.iter());
-        match self.prepare(request, &Servers { fetcher, agent: None }, Packs::NotNeeded).await {
+    pub(crate) async fn show_plan(&self, request: &PlanRequest) -> Result<PlanView, AppError> {
+        let PlanRequest { build, repositories } = request;
+        check(build)?;
+        check_answers(repositories)?;
+        let fetcher = self.fetcher_with(build.secrets.iter());
+        let asker = Asker::Client { answers: repositories.clone(), questions: Mutex::default() };
+        let servers = Servers { fetcher, asker };
+        match self.prepare(build, &servers, Packs::NotNeeded).await {
             Ok(prepared) => Ok(view(prepared)),
             Err(PlanError::Failed(failure)) => {
-                Ok(PlanView { failure: Some(*failure), ..PlanView::default() })
+                let questions = servers.questions();
+                Ok(PlanView { failure: Some(*failure), questions, ..PlanView::default() })
             }
             Err(PlanError::Internal(error)) => Err(error),
         }
     }
+}
+
+/// A plan is for whoever asks alone: what he says of his repositories is taken for true.
+fn check_answers(answers: &[RepositoryAnswer]) -> Result<(), Problem> {
+    let bad = |detail: &str| Err(Problem::new(422, "bad-request", detail.to_owned()));
+    if answers.len() > MAX_ANSWERS {
+        return bad("a plan has at most 200 answers about repositories");
+    }
+    for RepositoryAnswer { question, answer } in answers {
+        let fits = if question.time { answer.parse::<i64>().is_ok() } else { is_commit(answer) };
+        if !fits {
+            return bad("an answer is neither a commit nor a time");
+        }
+    }
+    Ok(())
 }
 
 fn view(prepared: Prepared) -> PlanView {
@@ -42,7 +71,7 @@ fn view(prepared: Prepared) -> PlanView {
         steps: steps(stage, decision),
     });
     let stages = stages.collect();
-    PlanView { failure: None, warnings, stages }
+    PlanView { failure: None, questions: Vec::new(), warnings, stages }
 }
 
 fn base(plan: &Plan, stage: &PlannedStage) -> String {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use api::Problem;
 use api::public::v1::{
     AgentMessages, AgentPoll, AgentReply, BuildPage, BuildRequest, BuildView, CheckView,
-    ContextNegotiation, ContextUpload, PlanView, ProjectSettings, ProjectView, PurgeView,
-    StageView, WhyView, WorkerView,
+    ContextNegotiation, ContextUpload, PlanRequest, PlanView, ProjectSettings, ProjectView,
+    PurgeView, StageView, WhyView, WorkerView,
 };
 use axum::Json;
 use axum::extract::{Path, Query, State};
@@ -59,15 +59,15 @@ pub(super) async fn submit_build(
 
 /// Says what a build would do: the stages, what is cached, and what each key is made of. Nothing
 /// runs and nothing is stored; the files of the context need not be uploaded, only its manifest.
-#[utoipa::path(post, path = "/v1/plans", request_body = BuildRequest,
+#[utoipa::path(post, path = "/v1/plans", request_body = PlanRequest,
     responses((status = 200, body = PlanView)), security(("token" = ["builds:write"])))]
 pub(super) async fn show_plan(
     State(app): State<Arc<App>>,
     caller: Caller,
-    Json(request): Json<BuildRequest>,
+    Json(request): Json<PlanRequest>,
 ) -> Reply<Json<PlanView>> {
     // Resolving images costs, and hits tell what others have built: as much as building does.
-    caller.may(Scope::BuildsWrite, &request.project)?;
+    caller.may(Scope::BuildsWrite, &request.build.project)?;
     Ok(Json(app.show_plan(&request).await?))
 }
 

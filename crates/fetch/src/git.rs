@@ -43,6 +43,11 @@ pub struct Checkout<'a> {
     pub ssh: Option<Ssh<'a>>,
 }
 
+/// Whether it is the number of a commit in full.
+pub fn is_commit(reference: &str) -> bool {
+    matches!(reference.len(), 40 | 64) && reference.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 impl Fetcher {
     /// The commit that a branch, a tag or, without a name, the default branch is at.
     pub async fn commit_of(

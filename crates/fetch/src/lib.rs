@@ -17,5 +17,5 @@ pub use archive::{Opened, open as open_archive, youngest};
 pub use credentials::Credentials;
 pub use error::FetchError;
 pub use fetcher::{Downloaded, FetchConfig, Fetcher};
-pub use git::Checkout;
+pub use git::{Checkout, is_commit};
 pub use ssh::Ssh;

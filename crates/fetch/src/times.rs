@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::archive::youngest;
 use crate::error::FetchError;
 use crate::fetcher::{Fetcher, modified};
-use crate::git::git;
+use crate::git::{git, is_commit};
 use crate::ssh::Ssh;
 
 /// Longest archive that is read only to learn its age.
@@ -28,6 +28,21 @@ impl Fetcher {
         let read = tokio::task::spawn_blocking(move || youngest(&path)).await;
         drop(scratch);
         Ok(read.unwrap_or(None))
+    }
+
+    /// When the commit was made that a branch, a tag or, without a name, the default branch is at, in
+    /// seconds since 1970; a commit's own number serves too.
+    pub async fn reference_time(
+        &self,
+        url: &str,
+        reference: Option<&str>,
+        ssh: Option<Ssh<'_>>,
+    ) -> Result<i64, FetchError> {
+        let commit = match reference.filter(|text| is_commit(text)) {
+            Some(commit) => commit.to_owned(),
+            None => self.commit_of(url, reference, ssh).await?,
+        };
+        self.commit_time(url, reference, &commit, ssh).await
     }
 
     /// When a commit was made, in seconds since 1970.

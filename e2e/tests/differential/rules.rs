@@ -7,7 +7,7 @@ use crate::cases;
 /// The rules, each with its number and its meaning.
 const RULES: &str = include_str!("../../../docs/dockerfile-rules.md");
 
-/// Rules without a case here: what two images side by side cannot show, and what is not built yet.
+/// Rules without a case here: what two images side by side cannot show.
 const ELSEWHERE: [(&str, &str); 29] = [
     ("A5", "crates/dockerfile, source: other places of the syntax directive"),
     ("A24", "crates/dockerfile, tests/conformance/lines.rs"),
@@ -34,8 +34,8 @@ const ELSEWHERE: [(&str, &str); 29] = [
     ("I5", "crates/dockerfile, tests/conformance/keys.rs"),
     ("I6", "crates/dockerfile, tests/conformance/keys.rs"),
     ("I7", "crates/dockerfile, tests/conformance/keys.rs"),
-    ("I11", "cache export: not built"),
-    ("I12", "single flight: not built"),
+    ("I11", "no cache is exported; chains of equal results: e2e/tests/sharing.rs"),
+    ("I12", "e2e/tests/sharing.rs"),
     ("I9", "crates/dockerfile, tests/conformance/keys.rs"),
     ("I10", "crates/dockerfile, tests/conformance/keys.rs"),
 ];

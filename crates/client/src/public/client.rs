@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use api::public::v1::{
     AgentMessages, AgentPoll, AgentReply, BuildPage, BuildRequest, BuildView, CheckView,
-    ContextNegotiation, ContextUpload, LogLine, PlanView, ProjectSettings, ProjectView, PurgeView,
-    UploadTarget, WhyView, WorkerView,
+    ContextNegotiation, ContextUpload, LogLine, PlanRequest, PlanView, ProjectSettings,
+    ProjectView, PurgeView, UploadTarget, WhyView, WorkerView,
 };
 use common::{BuildId, ProjectName, StageId};
 use futures_util::StreamExt as _;
@@ -128,7 +128,7 @@ impl Client {
     }
 
     /// What a build would do.
-    pub async fn plan(&self, request: &BuildRequest) -> Result<PlanView, ClientError> {
+    pub async fn plan(&self, request: &PlanRequest) -> Result<PlanView, ClientError> {
         let url = format!("{}/v1/plans", self.base);
         self.repeat(|| self.request(reqwest::Method::POST, &url).json(request), &url).await
     }

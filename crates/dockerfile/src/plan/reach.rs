@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::Digest;
 use common::image::{ImageDocument, ResolvedImage};
 use common::tree::{EntryKind, Manifest};
+use common::{Digest, Platform};
 
 use super::select::Selection;
 use crate::expand::Budget;
@@ -57,6 +57,8 @@ impl Paths {
 pub struct Reach {
     main: Paths,
     named: BTreeMap<String, Paths>,
+    /// Images, for the platforms that they are asked for.
+    images: BTreeSet<(String, Platform)>,
 }
 
 impl Reach {
@@ -65,7 +67,7 @@ impl Reach {
         named: impl Iterator<Item = (String, impl Iterator<Item = String>)>,
     ) -> Self {
         let named = named.map(|(name, patterns)| (name, Paths(patterns.collect())));
-        Self { main: Paths(main.collect()), named: named.collect() }
+        Self { main: Paths(main.collect()), named: named.collect(), images: BTreeSet::new() }
     }
 
     /// What is reached of the main context.
@@ -76,6 +78,12 @@ impl Reach {
     /// What is reached of a named context, by [`crate::context_name`].
     pub fn named(&self, name: &str) -> Paths {
         self.named.get(name).cloned().unwrap_or_default()
+    }
+
+    /// For which platforms an image is asked for, by its reference.
+    pub fn platforms_of(&self, reference: &str) -> BTreeSet<Platform> {
+        let asked = self.images.iter().filter(|(known, _)| known == reference);
+        asked.map(|(_, platform)| platform.clone()).collect()
     }
 
     /// Adds what another target reaches.
@@ -89,6 +97,7 @@ impl Reach {
         for (name, paths) in other.named.clone() {
             self.named.entry(name).or_default().0.extend(paths.0);
         }
+        self.images.extend(other.images.iter().cloned());
     }
 }
 
@@ -101,7 +110,8 @@ impl Dockerfile {
         for _ in 0..MAX_ROUNDS {
             let missing = self.missing_images(options, &known).ok()?;
             if missing.is_empty() {
-                return Some(self.check(options, &known).ok()?.reach);
+                let reach = self.check(options, &known).ok()?.reach;
+                return Some(Reach { images: known.into_keys().collect(), ..reach });
             }
             for need in missing {
                 let image = ResolvedImage {

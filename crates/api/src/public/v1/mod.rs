@@ -26,6 +26,9 @@ pub use keep::{KeptObject, ProjectSettings, ProjectView, PurgeView};
 pub use log::{LogLine, LogStream};
 pub use options::{CommandOptions, HostOption, LayoutImage, NamedContextSource, UlimitOption};
 pub use output::{Annotation, AnnotationPlace, ImageOptions, LayerCompression, OutputRequest};
-pub use plan::{PlanView, PlannedFate, PlannedStageView, PlannedStepView};
+pub use plan::{
+    PlanRequest, PlanView, PlannedFate, PlannedStageView, PlannedStepView, RepositoryAnswer,
+    RepositoryQuestion,
+};
 pub use why::{StageReasonsView, StepReasonView, WhyView};
 pub use worker::WorkerView;

@@ -5,6 +5,8 @@ use common::outcome::LineRange;
 use common::{Digest, Failure};
 use serde::{Deserialize, Serialize};
 
+use super::build::BuildRequest;
+
 /// What would become of a stage or a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -17,6 +19,39 @@ pub enum PlannedFate {
     Skipped,
 }
 
+/// What is asked of a repository over ssh that the farm cannot reach without the client's agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct RepositoryQuestion {
+    /// Its address.
+    pub url: String,
+    /// The branch or tag; absent is the default branch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// Whether it is asked when the commit was made, in seconds since 1970, and not which one it is.
+    #[serde(default)]
+    pub time: bool,
+}
+
+/// A client's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct RepositoryAnswer {
+    /// To what.
+    pub question: RepositoryQuestion,
+    /// The commit, in hexadecimal digits, or the time.
+    pub answer: String,
+}
+
+/// Body of `POST /v1/plans`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct PlanRequest {
+    /// The build.
+    #[serde(flatten)]
+    pub build: BuildRequest,
+    /// Answers to what an earlier try asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub repositories: Vec<RepositoryAnswer>,
+}
+
 /// Answer of `POST /v1/plans`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct PlanView {
@@ -24,6 +59,9 @@ pub struct PlanView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub failure: Option<Failure>,
+    /// What the client has to say for there to be one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub questions: Vec<RepositoryQuestion>,
     /// What should be looked at.
     pub warnings: Vec<String>,
     /// The stages that the target needs, producers before consumers; the last one is the target.
