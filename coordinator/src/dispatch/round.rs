@@ -13,6 +13,9 @@ use super::seats::{Rung, Seat};
 use crate::app::{App, needs, offer};
 use crate::scheduler::{Asking, Left, Ready, Shares, choose};
 
+/// Workers that are many.
+const MANY: usize = 16;
+
 /// Workers with free slots and one offer.
 type Pool = Vec<(Seat, u32, AskingRow)>;
 
@@ -23,17 +26,20 @@ pub(super) async fn round(app: &App) -> store::Result<Duration> {
     if seats.is_empty() {
         return Ok(Duration::MAX);
     }
-    tell(app, &seats).await?;
     let mut pools: BTreeMap<OfferRow, Pool> = BTreeMap::new();
-    for seat in seats {
+    for seat in &seats {
         if let Some((slots, row)) = seat.free.clone().filter(|(_, row)| !row.is_quarantined) {
-            pools.entry(row.offer.clone()).or_default().push((seat, slots, row));
+            pools.entry(row.offer.clone()).or_default().push((seat.clone(), slots, row));
         }
     }
-    let mut pause = Duration::MAX;
-    for (offer, pool) in pools {
-        pause = pause.min(serve(app, &offer, pool).await?);
-    }
+    let serving = async {
+        let mut pause = Duration::MAX;
+        for (offer, pool) in pools {
+            pause = pause.min(serve(app, &offer, pool).await?);
+        }
+        Ok(pause)
+    };
+    let ((), pause) = tokio::try_join!(tell(app, &seats), serving)?;
     Ok(pause)
 }
 
@@ -71,10 +77,26 @@ async fn serve(app: &App, offer: &OfferRow, pool: Pool) -> store::Result<Duratio
     }
     let chains: BTreeSet<String> = ready.iter().filter_map(|row| row.base_chain.clone()).collect();
     let chains: Vec<String> = chains.into_iter().collect();
-    let holders = app.store.chain_holders(&chains, &workers).await?.into_iter().collect();
+    let is_shared = ready.iter().any(|row| row.project != ready[0].project);
+    let (holders, running, others) = tokio::try_join!(
+        async {
+            if chains.is_empty() {
+                return Ok(Vec::new());
+            }
+            app.store.chain_holders(&chains, &workers).await
+        },
+        async {
+            // One project alone has all turns.
+            if is_shared { app.store.running_by_project().await } else { Ok(Vec::new()) }
+        },
+        async {
+            // Many here are idle: a few more elsewhere make no difference.
+            if workers.len() > MANY { Ok(0) } else { app.store.other_idle_workers(&workers).await }
+        },
+    )?;
+    let holders = holders.into_iter().collect();
     let weights = app.weights.borrow().clone();
-    let running = app.store.running_by_project().await?.into_iter().collect();
-    let others = app.store.other_idle_workers(&workers).await?;
+    let running = running.into_iter().collect();
     let found = Found { ready, holders, shares: Shares { running, weights }, others };
     let (claims, pause) = distribute(found.ready.as_slice(), &found, in_order(pool, &found));
     let given = app.store.claim_stages(&claims).await?;

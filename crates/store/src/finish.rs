@@ -221,7 +221,7 @@ pub(crate) async fn unlock_children(
                           else c.state end,
                   ready_at = case when c.state in ('waiting', 'attached')
                                        and c.bases_missing <= n.bases
-                             then now() else c.ready_at end
+                             then clock_timestamp() else c.ready_at end
            from child join ended n on n.consumer = child.id where c.id = child.id
            returning case when c.kind = 'export' and c.state = 'ready' then c.id end"#,
         &ids,

@@ -61,10 +61,10 @@ impl Store {
                where s.id = any($1)"#,
             &stages,
         )
-        .fetch_all(&self.pool)
-        .await?;
-        let mut producers = self.producers(&stages).await?;
-        let mut slices = self.slices_for(&stages).await?;
+        .fetch_all(&self.pool);
+        let rows = async { Ok(rows.await?) };
+        let (rows, mut producers, mut slices) =
+            tokio::try_join!(rows, self.producers(&stages), self.slices_for(&stages))?;
         let jobs = rows.into_iter().map(|row| {
             let producers = producers.remove(&row.id).unwrap_or_default();
             let unstored = producers.iter().find(|(_, layers)| layers.is_none());

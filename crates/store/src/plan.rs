@@ -6,7 +6,7 @@ use common::outcome::LineRange;
 use common::plan::SliceSelector;
 use common::stage::{StageKind, StageState};
 use common::{BuildId, Digest, Platform, ProjectName, StageId};
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::cache::CachedSlice;
@@ -153,27 +153,19 @@ impl Store {
             return Err(StoreError::WrongState("build"));
         }
         let mut leaders = find_leaders(&mut transaction, project, plan).await?;
+        let led: Vec<Option<Leader>> = plan.stages.iter().map(|stage| leaders.of(stage)).collect();
+        insert_stages(&mut transaction, (build, project), &plan.stages, &led).await?;
         let mut attached = 0;
-        for (position, stage) in plan.stages.iter().enumerate() {
-            let leader = leaders.of(stage);
-            insert_stage(&mut transaction, (build, project), position, stage, leader).await?;
+        for (stage, leader) in plan.stages.iter().zip(&led) {
+            for slice in &stage.slices {
+                insert_slice(&mut transaction, stage.id, slice).await?;
+            }
             if let Some(leader) = leader {
-                attach(&mut transaction, stage, leader).await?;
+                attach(&mut transaction, stage, *leader).await?;
                 attached += 1;
             }
         }
-        for edge in &plan.edges {
-            sqlx::query!(
-                r#"insert into stage_edge (consumer, producer, is_base) values ($1, $2, $3)
-                   on conflict (producer, consumer)
-                   do update set is_base = stage_edge.is_base or excluded.is_base"#,
-                edge.consumer.0,
-                edge.producer.0,
-                edge.is_base,
-            )
-            .execute(&mut *transaction)
-            .await?;
-        }
+        insert_edges(&mut transaction, &plan.edges).await?;
         // What the cache was found to have may have gone since.
         let missing = renew_objects_of(&mut transaction, build.0).await?;
         if !missing.is_empty() {
@@ -187,84 +179,134 @@ impl Store {
     }
 }
 
-async fn insert_stage(
+/// Stores stages with their details and steps, in a statement a table: plans may be large.
+async fn insert_stages(
     connection: &mut sqlx::PgConnection,
     (build, project): (BuildId, &ProjectName),
-    position: usize,
-    stage: &NewStage,
-    leader: Option<Leader>,
+    stages: &[NewStage],
+    led: &[Option<Leader>],
 ) -> Result<()> {
-    let state = leader.map_or(stage.state, |_| StageState::Attached);
+    let rows = stages.iter().zip(led).enumerate();
+    let rows: Vec<Value> =
+        rows.map(|(position, (stage, leader))| stage_row(position, stage, *leader)).collect();
     sqlx::query!(
         r#"insert into stage (id, build_id, project, position, kind, state, platform, depth,
                               bases_missing, priority, critical_millis, labels, cpu_millis,
                               memory_bytes, base_chain, base_bytes, timeout_secs, key,
                               attached_to, goal, ready_at, ended_at, done_at)
-           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
-                   $18, $19, $20,
-                   case when $6 in ('ready', 'attached') then now() end,
-                   case when $6 in ('cached', 'skipped') then now() end,
-                   case when $21 then now() end)"#,
-        stage.id.0,
+           select id, $1, $2, position, kind, state, platform, depth, bases_missing, priority,
+                  critical_millis, labels, cpu_millis, memory_bytes, base_chain, base_bytes,
+                  timeout_secs, key, attached_to, goal,
+                  case when state in ('ready', 'attached') then clock_timestamp() end,
+                  case when state in ('cached', 'skipped') then now() end,
+                  case when is_done then now() end
+           from jsonb_to_recordset($3) as r(
+                  id uuid, position int, kind text, state text, platform text, depth int,
+                  bases_missing int, priority smallint, critical_millis bigint, labels text[],
+                  cpu_millis int, memory_bytes bigint, base_chain text, base_bytes bigint,
+                  timeout_secs int, key text, attached_to uuid, goal bool, is_done bool)"#,
         build.0,
         project.as_str(),
-        int(position),
-        stage.kind.as_str(),
-        state.as_str(),
-        stage.platform.to_string(),
-        int(stage.depth),
-        int(stage.bases_missing),
-        stage.placing.priority,
-        bigint(stage.placing.critical_millis),
-        &stage.placing.labels,
-        int(stage.placing.cpu_millis),
-        bigint(stage.placing.memory_bytes),
-        stage.placing.base_chain,
-        bigint(stage.placing.base_bytes),
-        stage.placing.timeout_secs.map(int),
-        stage.key.map(|key| key.to_string()),
-        leader.map(|leader| leader.id),
-        stage.is_goal,
-        leader.is_some_and(|leader| leader.is_done),
+        Value::Array(rows),
     )
     .execute(&mut *connection)
     .await?;
-    let base_layers = stage.base_layers.as_ref().map(|l| write("layers", l)).transpose()?;
-    let layers = stage.layers.as_ref().map(|l| write("layers", l)).transpose()?;
+    let rows: Vec<Value> = stages.iter().map(detail_row).collect::<Result<_>>()?;
     sqlx::query!(
         r#"insert into stage_detail (stage_id, label, plan, first_step, base_layers, make_slices,
                                      layers, lineage)
-           values ($1, $2, $3, $4, $5, $6, $7, $8)"#,
-        stage.id.0,
-        stage.label,
-        stage.plan,
-        int(stage.first_step),
-        base_layers,
-        write("slices", &stage.make_slices)?,
-        layers,
-        stage.placing.lineage,
+           select id, label, plan, first_step, base_layers, make_slices,
+                  layers, lineage
+           from jsonb_to_recordset($1) as r(
+                  id uuid, label text, plan jsonb, first_step int, base_layers jsonb,
+                  make_slices jsonb, layers jsonb, lineage text)"#,
+        Value::Array(rows),
     )
     .execute(&mut *connection)
     .await?;
-    for slice in &stage.slices {
-        insert_slice(connection, stage.id, slice).await?;
-    }
-    for step in &stage.steps {
-        sqlx::query!(
-            r#"insert into step (stage_id, number, display, line_start, line_end, key, key_parts, state)
-               values ($1, $2, $3, $4, $5, $6, $7, $8)"#,
-            stage.id.0,
-            int(step.number),
-            step.display,
-            int(step.lines.start),
-            int(step.lines.end),
-            step.key.to_string(),
-            write("key", &step.key_parts)?,
-            if step.cached { "cached" } else { "pending" },
-        )
-        .execute(&mut *connection)
-        .await?;
-    }
+    let steps = stages.iter().flat_map(|stage| stage.steps.iter().map(|step| (stage.id, step)));
+    let rows: Vec<Value> =
+        steps.map(|(stage, step)| step_row(stage, step)).collect::<Result<_>>()?;
+    sqlx::query!(
+        r#"insert into step (stage_id, number, display, line_start, line_end, key, key_parts, state)
+           select stage, number, display, line_start, line_end, key, key_parts, state
+           from jsonb_to_recordset($1) as r(
+                  stage uuid, number int, display text, line_start int, line_end int, key text,
+                  key_parts jsonb, state text)"#,
+        Value::Array(rows),
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+fn stage_row(position: usize, stage: &NewStage, leader: Option<Leader>) -> Value {
+    let state = leader.map_or(stage.state, |_| StageState::Attached);
+    let placing = &stage.placing;
+    json!({
+        "id": stage.id.0,
+        "position": int(position),
+        "kind": stage.kind.as_str(),
+        "state": state.as_str(),
+        "platform": stage.platform.to_string(),
+        "depth": int(stage.depth),
+        "bases_missing": int(stage.bases_missing),
+        "priority": placing.priority,
+        "critical_millis": bigint(placing.critical_millis),
+        "labels": placing.labels,
+        "cpu_millis": int(placing.cpu_millis),
+        "memory_bytes": bigint(placing.memory_bytes),
+        "base_chain": placing.base_chain,
+        "base_bytes": bigint(placing.base_bytes),
+        "timeout_secs": placing.timeout_secs.map(int),
+        "key": stage.key.map(|key| key.to_string()),
+        "attached_to": leader.map(|leader| leader.id),
+        "goal": stage.is_goal,
+        "is_done": leader.is_some_and(|leader| leader.is_done),
+    })
+}
+
+fn detail_row(stage: &NewStage) -> Result<Value> {
+    Ok(json!({
+        "id": stage.id.0,
+        "label": stage.label,
+        "plan": stage.plan,
+        "first_step": int(stage.first_step),
+        "base_layers": stage.base_layers.as_ref().map(|all| write("layers", all)).transpose()?,
+        "make_slices": write("slices", &stage.make_slices)?,
+        "layers": stage.layers.as_ref().map(|all| write("layers", all)).transpose()?,
+        "lineage": stage.placing.lineage,
+    }))
+}
+
+fn step_row(stage: StageId, step: &NewStep) -> Result<Value> {
+    Ok(json!({
+        "stage": stage.0,
+        "number": int(step.number),
+        "display": step.display,
+        "line_start": int(step.lines.start),
+        "line_end": int(step.lines.end),
+        "key": step.key.to_string(),
+        "key_parts": write("key", &step.key_parts)?,
+        "state": if step.cached { "cached" } else { "pending" },
+    }))
+}
+
+async fn insert_edges(connection: &mut sqlx::PgConnection, edges: &[NewEdge]) -> Result<()> {
+    let consumers: Vec<Uuid> = edges.iter().map(|edge| edge.consumer.0).collect();
+    let producers: Vec<Uuid> = edges.iter().map(|edge| edge.producer.0).collect();
+    let are_bases: Vec<bool> = edges.iter().map(|edge| edge.is_base).collect();
+    sqlx::query!(
+        r#"insert into stage_edge (consumer, producer, is_base)
+           select consumer, producer, bool_or(is_base)
+           from unnest($1::uuid[], $2::uuid[], $3::bool[]) e(consumer, producer, is_base)
+           group by consumer, producer"#,
+        &consumers,
+        &producers,
+        &are_bases,
+    )
+    .execute(connection)
+    .await?;
     Ok(())
 }
 

@@ -131,8 +131,7 @@ async fn the_worker_that_has_the_layers_is_known() {
     assert_eq!((ready.home, ready.base_bytes), (Some(one.id), 1), "{ready:?}");
     assert!(ready.near.iter().all(|near| *near == one.id) && !ready.near.is_empty(), "{ready:?}");
     let chain = ready.base_chain.unwrap();
-    let holders =
-        database.store.chain_holders(std::slice::from_ref(&chain), &both).await.unwrap();
+    let holders = database.store.chain_holders(std::slice::from_ref(&chain), &both).await.unwrap();
     assert_eq!(holders, [(chain, one.id)]);
 }
 
