@@ -82,7 +82,7 @@ const MAY_USE: [(&str, &[&str]); 22] = [
         ],
     ),
     ("e2e", &["api", "common", "testkit"]),
-    ("bench", &["e2e", "testkit"]),
+    ("bench", &["api", "client", "common", "e2e", "testkit"]),
     ("xtask", &["testkit"]),
 ];
 

@@ -25,7 +25,7 @@ pub(super) fn fill(farm: &Farm, stages: usize) -> anyhow::Result<()> {
         copy("step", "past_stage p", "stage_id = '{stage}'", "'stage_id', p.id, 'key', md5(p.id::text)"),
         copy("attempt", "past_stage p", "stage_id = '{stage}'", "'stage_id', p.id"),
         "drop table past_stage, past_build".to_owned(),
-        "analyze".to_owned(),
+        "vacuum analyze".to_owned(),
     ];
     for statement in copies {
         let statement = statement
