@@ -21,13 +21,19 @@ const MAX_ANSWERS: usize = 200;
 /// Says what a build would do.
 pub(crate) async fn run(client: &Client, arguments: &Plan) -> Result<ExitCode, CliError> {
     let mut prepared = Prepared::load(client, &arguments.build, BTreeMap::new()).await?;
-    let agents = agent::sources(&arguments.build.ssh)?;
+    let ssh = &arguments.build.ssh;
+    let may_ask = agent::names(ssh)?.contains(DEFAULT_AGENT);
+    // An agent that nothing is asked of need not be there.
+    let mut agents = BTreeMap::new();
     let mut repositories = Vec::new();
     let plan = loop {
         let (build, _) = prepared.request(Vec::new(), Some(Sent::Manifest), None).await?;
         let request = PlanRequest { build, repositories: repositories.clone() };
         let plan = client.plan(&request).await?;
         let count = plan.questions.len();
+        if may_ask && count > 0 && agents.is_empty() {
+            agents = agent::sources(ssh)?;
+        }
         let agent = agents.get(DEFAULT_AGENT).filter(|_| count > 0);
         if let Some(agent) = agent.filter(|_| repositories.len() + count <= MAX_ANSWERS) {
             repositories.extend(answers(plan.questions, agent).await?);
