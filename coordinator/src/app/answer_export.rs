@@ -4,12 +4,15 @@ use api::public::v1::ImageOptions;
 use api::worker::v1::{ExportImage, ExportJob, ExportResult, ExportTarget};
 use common::StageId;
 use common::image::{Layer, LayerOrigin};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use logbus::Message;
 use oci::image::{Style, assemble, assemble_index};
 use oci::media_type;
+use store::StageJobRow;
 
 use super::documents::ExportDocument;
 use super::report::new_export;
+use super::sync_worker::BESIDE;
 use super::{App, AppError};
 
 impl App {
@@ -19,17 +22,21 @@ impl App {
         if exports.is_empty() {
             return Ok(());
         }
-        for row in self.store.stage_jobs(exports).await? {
-            let stage = row.id;
-            let (build, plan) = (row.build, row.plan.clone());
-            let Some(job) = self.export_job(row).await? else { continue };
-            let Some(results) = digests(&job)? else { continue };
-            let document: ExportDocument = serde_json::from_value(plan)?;
-            let exports = results.iter().map(|result| new_export(&document, result));
-            let exports = exports.collect::<serde_json::Result<Vec<_>>>()?;
-            if self.store.finish_export(stage, &exports).await? {
-                self.bus.send(Message::Build(build));
-            }
+        let rows = self.store.stage_jobs(exports).await?;
+        let answers: Vec<_> = rows.into_iter().map(|row| self.answer_export(row)).collect();
+        stream::iter(answers).buffer_unordered(BESIDE).try_collect().await
+    }
+
+    async fn answer_export(&self, row: StageJobRow) -> Result<(), AppError> {
+        let stage = row.id;
+        let (build, plan) = (row.build, row.plan.clone());
+        let Some(job) = self.export_job(row).await? else { return Ok(()) };
+        let Some(results) = digests(&job)? else { return Ok(()) };
+        let document: ExportDocument = serde_json::from_value(plan)?;
+        let exports = results.iter().map(|result| new_export(&document, result));
+        let exports = exports.collect::<serde_json::Result<Vec<_>>>()?;
+        if self.store.finish_export(stage, &exports).await? {
+            self.bus.send(Message::Build(build));
         }
         Ok(())
     }

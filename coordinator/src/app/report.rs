@@ -1,5 +1,6 @@
 //! What workers report of stages they hold.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use api::Problem;
@@ -116,8 +117,10 @@ impl App {
             Outcome::HandedBack => ("handed_back", self.store.finish_stage(&finished).await),
         };
         let resulted = self.count_stale("result", stored)?;
-        self.bus.send(Message::Workers);
-        self.tell(resulted.builds());
+        if name != "succeeded" {
+            self.bus.send(Message::Workers);
+            self.tell(resulted.builds());
+        }
         if let Resulted::Recorded(_) = resulted {
             self.metrics.results_total.with_label_values(&[name]).inc();
             // A hint for the scheduler: the result counts without it.
@@ -154,6 +157,10 @@ impl App {
         if let Err(error) = self.answer_exports(&done.exports).await {
             tracing::warn!(%error, "exports are left to workers");
         }
+        let builds = done.results.iter().flatten().flat_map(Resulted::builds);
+        let builds: BTreeSet<BuildId> = builds.copied().collect();
+        self.bus.send(Message::Workers);
+        self.tell(&builds.into_iter().collect::<Vec<_>>());
         let is_new = |result: &store::Result<Resulted>| matches!(result, Ok(Resulted::Recorded(_)));
         let counts: Vec<bool> = done.results.iter().map(is_new).collect();
         for (answer, result) in answers.into_iter().zip(done.results.drain(..)) {
@@ -173,7 +180,6 @@ impl App {
             return Ok(());
         }
         let durations: Vec<_> = all.iter().map(|one| (one.lease.stage, one.spent.millis)).collect();
-        self.store.remember_durations(&durations).await?;
         let layers: Vec<(Lease, &[Layer])> = all
             .iter()
             .filter_map(|one| match &one.outcome {
@@ -181,9 +187,13 @@ impl App {
                 Outcome::Failed { .. } | Outcome::HandedBack => None,
             })
             .collect();
-        self.store.remember_layers(&layers).await?;
         let leases: Vec<Lease> = all.iter().map(|one| one.lease).collect();
-        self.store.note_successes(&leases).await
+        tokio::try_join!(
+            self.store.remember_durations(&durations),
+            self.store.remember_layers(&layers),
+            self.store.note_successes(&leases),
+        )?;
+        Ok(())
     }
 
     /// What a failure says of its worker.

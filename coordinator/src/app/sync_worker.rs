@@ -11,6 +11,7 @@ use api::worker::v1::{
 use common::image::Layer;
 use common::stage::StageKind;
 use common::{BuildId, Failure, FailureClass, Lease, StageId};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use store::{
     CachedSlice, Exchange, Exchanged, Held, NeedsRow, OfferRow, StageJobRow, Store, StoreError,
     SyncState,
@@ -28,6 +29,9 @@ use crate::scheduler::{Needs, Offer};
 const MAX_WAIT: Duration = Duration::from_secs(20);
 /// Shortest time, so that there is a look at what is ready.
 const SHORTEST_WAIT: Duration = Duration::from_millis(50);
+
+/// Job messages that are made at the same time.
+pub(super) const BESIDE: usize = 8;
 
 impl App {
     /// Takes a worker's state and answers with the state it should have, at once when there is
@@ -117,13 +121,13 @@ impl App {
         let rows = self.store.stage_jobs(&stages).await?;
         let mut rows: HashMap<StageId, StageJobRow> =
             rows.into_iter().map(|row| (row.id, row)).collect();
-        let mut assignments = Vec::new();
-        for lease in leases {
-            if let Some(row) = rows.remove(&lease.stage) {
-                assignments.extend(self.assignment(lease, row).await?);
-            }
-        }
-        Ok(assignments)
+        let found = leases.into_iter().filter_map(|lease| {
+            let row = rows.remove(&lease.stage)?;
+            Some(self.assignment(lease, row))
+        });
+        let found: Vec<_> = found.collect();
+        let made = stream::iter(found).buffered(BESIDE).try_collect::<Vec<_>>().await?;
+        Ok(made.into_iter().flatten().collect())
     }
 
     async fn assignment(

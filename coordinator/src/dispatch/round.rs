@@ -1,6 +1,7 @@
 //! One round.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::worker::v1::Assignment;
@@ -17,7 +18,7 @@ use crate::scheduler::{Asking, Left, Ready, Shares, choose};
 const MANY: usize = 16;
 
 /// Workers with free slots and one offer.
-type Pool = Vec<(Seat, u32, AskingRow)>;
+type Pool<'a> = Vec<(&'a Seat, u32, &'a AskingRow)>;
 
 /// Gives away what is ready and tells whoever something has happened to; returns after what time
 /// another look may come to something else.
@@ -26,16 +27,16 @@ pub(super) async fn round(app: &App) -> store::Result<Duration> {
     if seats.is_empty() {
         return Ok(Duration::MAX);
     }
-    let mut pools: BTreeMap<OfferRow, Pool> = BTreeMap::new();
+    let mut pools: BTreeMap<&OfferRow, Pool<'_>> = BTreeMap::new();
     for seat in &seats {
-        if let Some((slots, row)) = seat.free.clone().filter(|(_, row)| !row.is_quarantined) {
-            pools.entry(row.offer.clone()).or_default().push((seat.clone(), slots, row));
+        if let Some((slots, row)) = seat.free.as_ref().filter(|(_, row)| !row.is_quarantined) {
+            pools.entry(&row.offer).or_default().push((seat, *slots, row));
         }
     }
     let serving = async {
         let mut pause = Duration::MAX;
         for (offer, pool) in pools {
-            pause = pause.min(serve(app, &offer, pool).await?);
+            pause = pause.min(serve(app, offer, pool).await?);
         }
         Ok(pause)
     };
@@ -44,7 +45,7 @@ pub(super) async fn round(app: &App) -> store::Result<Duration> {
 }
 
 /// Rings where an exchange would say more than it did.
-async fn tell(app: &App, seats: &[Seat]) -> store::Result<()> {
+async fn tell(app: &App, seats: &[Arc<Seat>]) -> store::Result<()> {
     for worker in app.store.workers_to_drop().await? {
         app.seats.ring(worker, Rung::News);
     }
@@ -68,7 +69,7 @@ struct Found {
     others: u32,
 }
 
-async fn serve(app: &App, offer: &OfferRow, pool: Pool) -> store::Result<Duration> {
+async fn serve(app: &App, offer: &OfferRow, pool: Pool<'_>) -> store::Result<Duration> {
     let workers: Vec<WorkerId> = pool.iter().map(|(seat, ..)| seat.worker).collect();
     let slots = pool.iter().map(|(_, slots, _)| *slots).sum();
     let ready = app.store.ready_stages(offer, &workers, slots).await?;
@@ -104,12 +105,16 @@ async fn serve(app: &App, offer: &OfferRow, pool: Pool) -> store::Result<Duratio
     app.metrics.claims_total.with_label_values(&["won"]).inc_by(given.len() as u64);
     app.metrics.claims_total.with_label_values(&["lost"]).inc_by(lost as u64);
     let ready: HashMap<StageId, &ReadyRow> = found.ready.iter().map(|row| (row.id, row)).collect();
+    let mut builds = BTreeSet::new();
     for (_, lease) in &given {
         if let Some(row) = ready.get(&lease.stage) {
             #[expect(clippy::cast_precision_loss, reason = "a histogram")]
             app.metrics.dispatch_seconds.observe(row.waiting_millis as f64 / 1000.0);
-            app.bus.send(Message::Build(row.build));
+            builds.insert(row.build);
         }
+    }
+    for build in builds {
+        app.bus.send(Message::Build(build));
     }
     hand_out(app, given).await;
     // Whoever lost a race for a stage looks again: another one may be left.
@@ -141,7 +146,7 @@ async fn hand_out(app: &App, given: Vec<(WorkerId, Lease)>) {
 }
 
 /// Workers that have what something starts from come first, the others in any order.
-fn in_order(mut pool: Pool, found: &Found) -> Pool {
+fn in_order<'a>(mut pool: Pool<'a>, found: &Found) -> Pool<'a> {
     pool.shuffle(&mut rand::rng());
     let near: BTreeSet<WorkerId> = found
         .holders
@@ -155,7 +160,7 @@ fn in_order(mut pool: Pool, found: &Found) -> Pool {
 
 /// Lets one worker after the other choose from what is left. Returns what they chose, and the
 /// shortest time that a stage waits for somebody better.
-fn distribute(ready: &[ReadyRow], found: &Found, pool: Pool) -> (Vec<Claim>, Duration) {
+fn distribute(ready: &[ReadyRow], found: &Found, pool: Pool<'_>) -> (Vec<Claim>, Duration) {
     let (mut claims, mut pause) = (Vec::new(), Duration::MAX);
     let mut left: Vec<&ReadyRow> = ready.iter().collect();
     let mut running = found.shares.running.clone();
@@ -168,7 +173,7 @@ fn distribute(ready: &[ReadyRow], found: &Found, pool: Pool) -> (Vec<Claim>, Dur
         let candidates = left.iter().filter(|row| row.only.is_none_or(|only| only == worker));
         let facts: Vec<Ready> = candidates.map(|row| fact(row, worker, found)).collect();
         let asking = Asking {
-            offer: offer(row.offer),
+            offer: offer(row.offer.clone()),
             used_cpu_millis: row.used_cpu_millis,
             used_memory_bytes: row.used_memory_bytes,
             free_slots,

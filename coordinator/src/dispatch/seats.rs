@@ -1,7 +1,7 @@
 //! Workers that wait.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api::worker::v1::Assignment;
 use common::{SessionId, StageId, WorkerId};
@@ -18,7 +18,7 @@ pub(crate) enum Rung {
 }
 
 /// A worker that waits, and what there is to know about it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Seat {
     pub(crate) worker: WorkerId,
     pub(crate) session: SessionId,
@@ -30,7 +30,7 @@ pub(crate) struct Seat {
 
 #[derive(Debug)]
 struct Taken {
-    seat: Seat,
+    seat: Arc<Seat>,
     bell: oneshot::Sender<Rung>,
 }
 
@@ -62,7 +62,7 @@ impl Seats {
     pub(crate) fn take(&self, seat: Seat) -> oneshot::Receiver<Rung> {
         let (bell, rings) = oneshot::channel();
         let is_free = seat.free.is_some();
-        self.taken().insert(seat.worker, Taken { seat, bell });
+        self.taken().insert(seat.worker, Taken { seat: Arc::new(seat), bell });
         if is_free {
             self.news.notify_one();
         }
@@ -75,11 +75,11 @@ impl Seats {
     }
 
     /// Begins a round: all that wait, and what keeps them from leaving meanwhile.
-    pub(crate) async fn begin_round(&self) -> (RwLockWriteGuard<'_, ()>, Vec<Seat>) {
+    pub(crate) async fn begin_round(&self) -> (RwLockWriteGuard<'_, ()>, Vec<Arc<Seat>>) {
         let guard = self.round.write().await;
         let mut taken = self.taken();
         taken.retain(|_, taken| !taken.bell.is_closed());
-        let seats = taken.values().map(|taken| taken.seat.clone()).collect();
+        let seats = taken.values().map(|taken| Arc::clone(&taken.seat)).collect();
         drop(taken);
         (guard, seats)
     }

@@ -58,6 +58,7 @@ pub use worker::{Held, HeldRow, SyncState, WorkerFacts};
 
 use std::time::Duration;
 
+use sqlx::Connection as _;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 /// The migrations, embedded.
@@ -98,6 +99,9 @@ pub enum StoreError {
     Migrate(#[from] sqlx::migrate::MigrateError),
 }
 
+/// A connection that was in use this long ago is not tested before its next use.
+const TRUSTED: Duration = Duration::from_millis(500);
+
 /// What a call gives.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
@@ -130,6 +134,17 @@ impl Store {
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
             .acquire_timeout(Duration::from_secs(10))
+            // A connection that was in use a moment ago is there: asking it costs every call a
+            // round trip. One that has lain idle may have lost its server.
+            .test_before_acquire(false)
+            .before_acquire(|connection, found| {
+                Box::pin(async move {
+                    if found.idle_for > TRUSTED {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
             .connect_with(options)
             .await?;
         Ok(Self { pool })
