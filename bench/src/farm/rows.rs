@@ -51,7 +51,8 @@ pub(crate) fn run(names: &[String], runs: usize) -> anyhow::Result<()> {
     for (name, measure) in chosen {
         let found = measure(runs).with_context(|| (*name).to_owned())?;
         for Finding { what, figure, goal } in &found {
-            writeln!(out, "{what}: {figure} (goal: {goal})")?;
+            let goal = if goal.is_empty() { String::new() } else { format!(" (goal: {goal})") };
+            writeln!(out, "{what}: {figure}{goal}")?;
         }
         findings.extend(found);
     }
