@@ -374,6 +374,15 @@ impl Index {
         }
     }
 
+    /// Measures an entry whose size is not known exactly: one that was just made, or a cache that
+    /// was in use since. One that is in use is looked at each time.
+    pub(super) fn measure_changed(&self, known: &Known) {
+        let is_open = known.entry.kind == Kind::Cache && known.pins > 0;
+        if is_open || (!known.record.is_measured && known.pins == 0) {
+            self.measure(known);
+        }
+    }
+
     /// Measures an entry.
     pub(super) fn measure(&self, known: &Known) {
         let place = known.entry.place(&self.root);
