@@ -170,6 +170,11 @@ impl Index {
         state.is_there(entry, &self.root).then(|| self.pin_in(&mut state, entry))
     }
 
+    /// Whether there is such an entry, which is no use of it.
+    pub(super) fn has(&self, entry: Entry) -> bool {
+        self.state().is_there(entry, &self.root)
+    }
+
     /// Pins the name of an entry that may not be there yet.
     pub(super) fn pin(self: &Arc<Self>, entry: Entry) -> Pin {
         let mut state = self.state();
