@@ -2,8 +2,8 @@
 # Installs what is missing of the Debian packages that building, testing and the demo need, and of
 # those that are named.
 set -euo pipefail
-packages=(build-essential curl crun docker-registry git iproute2 libfaketime nftables openssh-client openssh-server openssl postgresql
-  redis-server runc busybox-static skopeo slirp4netns umoci util-linux "$@")
+packages=(buildah build-essential curl crun docker-registry git iproute2 libfaketime nftables openssh-client openssh-server openssl
+  podman postgresql redis-server runc busybox-static skopeo slirp4netns umoci util-linux "$@")
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use blobstore::objects::ObjectStore;
+use blobstore::objects::{Checksums, ObjectStore};
 use logbus::Bus;
 use service::lifecycle::Lifecycle;
 use store::{SchemaState, Store};
@@ -87,8 +87,11 @@ impl Server {
             SchemaState::Behind => return Err(BootError::SchemaBehind),
             SchemaState::Ahead => return Err(BootError::SchemaAhead),
         }
-        let objects = ObjectStore::new(&config.s3);
+        let mut objects = ObjectStore::new(&config.s3);
         objects.ensure_bucket().await?;
+        if config.s3.upload_checksums {
+            objects = settle_checksums(objects).await;
+        }
         let bus = match &config.redis {
             Some(redis) => Bus::redis(&redis.url)?,
             None => Bus::in_process(),
@@ -150,5 +153,25 @@ impl Server {
         lifecycle.spawn_essential("retention", keep);
         let serve = http::serve(self.app, self.listener, lifecycle.soft().clone());
         lifecycle.spawn_essential("http", serve);
+    }
+}
+
+/// Goes without checksums of uploads where the store does not take them, and says what that costs.
+async fn settle_checksums(objects: ObjectStore) -> ObjectStore {
+    const COST: &str = "who has an address to write to may send other bytes: readers find that out";
+    match objects.probe_checksums().await {
+        Ok(Checksums::Checked) => objects,
+        Ok(Checksums::Ignored) => {
+            tracing::warn!("the object store does not compare checksums: {COST}");
+            objects
+        }
+        Ok(Checksums::Refused) => {
+            tracing::warn!("the object store takes no checksums: {COST}");
+            objects.without_upload_checksums()
+        }
+        Err(error) => {
+            tracing::warn!(%error, "what the object store does with checksums is not known");
+            objects
+        }
     }
 }

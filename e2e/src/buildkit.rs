@@ -47,6 +47,11 @@ impl BuildKit {
         Ok(engine)
     }
 
+    /// Where its programs are, as Debian's packages have them: containerd is among them.
+    pub fn programs(&self) -> &Path {
+        &self.programs
+    }
+
     /// Runs its command line.
     pub fn docker<S: AsRef<std::ffi::OsStr>>(
         &self,

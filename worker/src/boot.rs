@@ -149,6 +149,7 @@ fn wanted(config: &WorkerConfig) -> Wanted {
         max_bytes: config.store_max_bytes,
         min_free_bytes: config.store_min_free_bytes,
         cache_age_secs: config.store_cache_age_secs,
+        cache_max_bytes: config.store_cache_max_bytes,
     }
 }
 

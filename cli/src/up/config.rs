@@ -72,6 +72,7 @@ impl UpConfig {
                 access_key: keys.s3_access.clone(),
                 secret_key: keys.s3_secret.clone(),
                 path_style: true,
+                upload_checksums: true,
             },
             auth: AuthConfig { key: keys.auth.clone(), old_keys: Vec::new() },
             secrets: Some(SecretsConfig { key: keys.secrets.clone(), old_keys: Vec::new() }),

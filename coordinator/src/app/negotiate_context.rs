@@ -59,8 +59,8 @@ impl App {
                 "blob" => names::blob(&upload.project, &offer.digest),
                 _ => names::manifest(&upload.project, &offer.digest),
             };
-            let put =
-                self.objects.presign_put(&name, offer.size_bytes, self.retention.addresses).await?;
+            let (digest, valid) = (&offer.digest, self.retention.addresses);
+            let put = self.objects.presign_put(&name, digest, offer.size_bytes, valid).await?;
             missing.push(UploadTarget { digest: offer.digest, url: put.url, headers: put.headers });
         }
         Ok(ContextNegotiation { missing })

@@ -67,7 +67,7 @@ impl App {
                 continue;
             }
             let name = object_name(&project, object);
-            let signed = self.objects.presign_put(&name, object.size_bytes, valid).await?;
+            let signed = self.objects.presign_put(&name, &digest, object.size_bytes, valid).await?;
             put.push(PutUrl { digest, url: Some(signed.url), headers: signed.headers });
         }
         Ok(ObjectsResponse { get, put })

@@ -30,6 +30,19 @@ impl FromRequestParts<Arc<App>> for Caller {
     }
 }
 
+/// Somebody with the scope of workers; extracting it refuses everybody else.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AnyWorker;
+
+impl FromRequestParts<Arc<App>> for AnyWorker {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Refusal> {
+        Caller::from_request_parts(parts, app).await?.has(Scope::Workers)?;
+        Ok(Self)
+    }
+}
+
 impl Caller {
     /// Refuses a request for something of a project that the token is not good for. What cannot be
     /// read is not even known to exist.

@@ -15,7 +15,7 @@ use common::WorkerId;
 use store::WorkerFacts;
 
 use super::reply::{Refusal, Reply};
-use super::token::Caller;
+use super::token::{AnyWorker, Caller};
 use crate::app::{App, AppError};
 use crate::auth::{KeyRing, Scope};
 
@@ -29,10 +29,9 @@ const MAX_NAME_BYTES: usize = 100;
     responses((status = 200, body = EnrolResponse)), security(("token" = ["workers"])))]
 pub(super) async fn enrol(
     State(app): State<Arc<App>>,
-    caller: Caller,
+    _: AnyWorker,
     Json(request): Json<EnrolRequest>,
 ) -> Reply<Json<EnrolResponse>> {
-    caller.has(Scope::Workers)?;
     if request.protocol != WORKER_PROTOCOL {
         let detail = format!(
             "the worker speaks protocol {}, this coordinator speaks {WORKER_PROTOCOL}",
@@ -94,10 +93,9 @@ pub(super) async fn sync(
     responses((status = 200, body = ObjectsResponse)), security(("token" = ["workers"])))]
 pub(super) async fn objects(
     State(app): State<Arc<App>>,
-    caller: Caller,
+    _: AnyWorker,
     Json(request): Json<ObjectsRequest>,
 ) -> Reply<Json<ObjectsResponse>> {
-    caller.has(Scope::Workers)?;
     Ok(Json(app.presign_objects(&request).await?))
 }
 
@@ -106,10 +104,9 @@ pub(super) async fn objects(
     responses((status = 204)), security(("token" = ["workers"])))]
 pub(super) async fn logs(
     State(app): State<Arc<App>>,
-    caller: Caller,
+    _: AnyWorker,
     Json(chunk): Json<LogChunk>,
 ) -> Reply<StatusCode> {
-    caller.has(Scope::Workers)?;
     app.report_log(chunk).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -119,10 +116,9 @@ pub(super) async fn logs(
     responses((status = 204)), security(("token" = ["workers"])))]
 pub(super) async fn steps(
     State(app): State<Arc<App>>,
-    caller: Caller,
+    _: AnyWorker,
     Json(report): Json<StepReport>,
 ) -> Reply<StatusCode> {
-    caller.has(Scope::Workers)?;
     app.report_step(&report).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -132,10 +128,9 @@ pub(super) async fn steps(
     responses((status = 204)), security(("token" = ["workers"])))]
 pub(super) async fn slices(
     State(app): State<Arc<App>>,
-    caller: Caller,
+    _: AnyWorker,
     Json(report): Json<SliceReport>,
 ) -> Reply<StatusCode> {
-    caller.has(Scope::Workers)?;
     app.report_slice(&report).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -145,10 +140,9 @@ pub(super) async fn slices(
     responses((status = 200, body = LookupResponse)), security(("token" = ["workers"])))]
 pub(super) async fn look_up(
     State(app): State<Arc<App>>,
-    caller: Caller,
+    _: AnyWorker,
     Json(request): Json<LookupRequest>,
 ) -> Reply<Json<LookupResponse>> {
-    caller.has(Scope::Workers)?;
     Ok(Json(app.look_up(&request).await?))
 }
 
@@ -157,10 +151,9 @@ pub(super) async fn look_up(
     responses((status = 204)), security(("token" = ["workers"])))]
 pub(super) async fn done(
     State(app): State<Arc<App>>,
-    caller: Caller,
+    _: AnyWorker,
     Json(report): Json<DoneReport>,
 ) -> Reply<StatusCode> {
-    caller.has(Scope::Workers)?;
     app.report_done(&report).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -170,10 +163,9 @@ pub(super) async fn done(
     responses((status = 204)), security(("token" = ["workers"])))]
 pub(super) async fn result(
     State(app): State<Arc<App>>,
-    caller: Caller,
+    _: AnyWorker,
     Json(report): Json<ResultReport>,
 ) -> Reply<StatusCode> {
-    caller.has(Scope::Workers)?;
     app.report_result(&report).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -183,10 +175,9 @@ pub(super) async fn result(
     responses((status = 200, body = TagAnswer)), security(("token" = ["workers"])))]
 pub(super) async fn tags(
     State(app): State<Arc<App>>,
-    caller: Caller,
+    _: AnyWorker,
     Json(request): Json<TagRequest>,
 ) -> Reply<Json<TagAnswer>> {
-    caller.has(Scope::Workers)?;
     Ok(Json(app.move_tag(&request).await?))
 }
 
@@ -195,10 +186,9 @@ pub(super) async fn tags(
     responses((status = 200, body = AgentAnswer)), security(("token" = ["workers"])))]
 pub(super) async fn agent(
     State(app): State<Arc<App>>,
-    caller: Caller,
+    _: AnyWorker,
     Json(call): Json<AgentCall>,
 ) -> Reply<Json<AgentAnswer>> {
-    caller.has(Scope::Workers)?;
     Ok(Json(app.ask_agent(&call).await?))
 }
 

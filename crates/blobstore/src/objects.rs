@@ -16,6 +16,8 @@ use aws_sdk_s3::config::{
 use aws_sdk_s3::error::DisplayErrorContext;
 use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::ByteStream;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use common::Digest;
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +42,14 @@ pub struct S3Config {
     /// Whether the bucket is part of the path rather than of the host name.
     #[serde(default = "default_path_style")]
     pub path_style: bool,
+    /// Whether addresses to write to are for bytes of one SHA-256 only (`x-amz-checksum-sha256`);
+    /// `false` is for stores that refuse that header.
+    #[serde(default = "default_upload_checksums")]
+    pub upload_checksums: bool,
+}
+
+fn default_upload_checksums() -> bool {
+    true
 }
 
 fn default_region() -> String {
@@ -74,6 +84,20 @@ pub enum ObjectError {
     },
 }
 
+/// What a store does with the checksum of what it is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checksums {
+    /// It refuses bytes that do not match.
+    Checked,
+    /// It takes any bytes.
+    Ignored,
+    /// It refuses the checksum itself.
+    Refused,
+}
+
+/// Where a store is asked what it does with checksums. Nothing is ever read from there.
+const CHECKSUM_PROBE: &str = "probes/checksum";
+
 /// A request that somebody without keys may make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Presigned {
@@ -93,6 +117,7 @@ pub struct ObjectStore {
     client: Client,
     public: Client,
     bucket: String,
+    upload_checksums: bool,
 }
 
 impl ObjectStore {
@@ -103,6 +128,7 @@ impl ObjectStore {
             client: client(config, &config.endpoint),
             public: client(config, public),
             bucket: config.bucket.clone(),
+            upload_checksums: config.upload_checksums,
         }
     }
 
@@ -130,6 +156,38 @@ impl ObjectStore {
             .await
             .map(drop)
             .map_err(|error| failed("find the bucket", &self.bucket, error))
+    }
+
+    /// From now on addresses to write to name no checksum.
+    #[must_use]
+    pub fn without_upload_checksums(self) -> Self {
+        Self { upload_checksums: false, ..self }
+    }
+
+    /// Finds out what the store does with the checksums of what others send it.
+    pub async fn probe_checksums(&self) -> Result<Checksums, ObjectError> {
+        let body = b"checksum";
+        let send = async |checksum: Option<Digest>| {
+            let request = self.client.put_object().bucket(&self.bucket).key(CHECKSUM_PROBE);
+            let request = request.body(ByteStream::from_static(body));
+            let sent = request.set_checksum_sha256(checksum.as_ref().map(checksum_of)).send().await;
+            match sent {
+                Ok(_) => Ok(true),
+                // It has answered, and the answer is no.
+                Err(error)
+                    if error.raw_response().is_some_and(|raw| raw.status().is_client_error()) =>
+                {
+                    Ok(false)
+                }
+                Err(error) => Err(failed("store", CHECKSUM_PROBE, error)),
+            }
+        };
+        if !send(Some(Digest::of(body))).await? {
+            // That it takes nothing at all is not for this to say.
+            return Ok(Checksums::Refused);
+        }
+        let takes_others = send(Some(Digest::of(b"other"))).await?;
+        Ok(if takes_others { Checksums::Ignored } else { Checksums::Checked })
     }
 
     /// Stores bytes.
@@ -227,10 +285,12 @@ impl ObjectStore {
         request.presigned(config).await.map(presigned).map_err(|error| failed("sign", name, error))
     }
 
-    /// A PUT of exactly `size_bytes` that somebody else may make for a while.
+    /// A PUT of the `size_bytes` with this digest, and of no others, that somebody else may make for a
+    /// while.
     pub async fn presign_put(
         &self,
         name: &str,
+        digest: &Digest,
         size_bytes: u64,
         valid: Duration,
     ) -> Result<Presigned, ObjectError> {
@@ -239,8 +299,15 @@ impl ObjectStore {
         let length = i64::try_from(size_bytes).unwrap_or(i64::MAX);
         let request =
             self.public.put_object().bucket(&self.bucket).key(name).content_length(length);
+        let checksum = self.upload_checksums.then(|| checksum_of(digest));
+        let request = request.set_checksum_sha256(checksum);
         request.presigned(config).await.map(presigned).map_err(|error| failed("sign", name, error))
     }
+}
+
+/// A digest as S3 spells it.
+fn checksum_of(digest: &Digest) -> String {
+    BASE64_STANDARD.encode(digest.as_bytes())
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "used as a function of map")]

@@ -62,4 +62,14 @@ impl ClientError {
             Self::Malformed { .. } | Self::File { .. } => false,
         }
     }
+
+    /// Whether the store got other bytes than those that its address is for: changed on their way, or
+    /// by whoever sent them.
+    pub fn is_mismatch(&self) -> bool {
+        const CODES: [&str; 2] = ["BadDigest", "XAmzContentChecksumMismatch"];
+        match self {
+            Self::Store { status: 400, message } => CODES.iter().any(|code| message.contains(code)),
+            _ => false,
+        }
+    }
 }

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use blobstore::objects::{ObjectError, ObjectStore, S3Config};
+use blobstore::objects::{Checksums, ObjectError, ObjectStore, Presigned, S3Config};
+use common::Digest;
 use s3server::{ServerConfig, serve};
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +35,7 @@ async fn start() -> Server {
         access_key: "key".into(),
         secret_key: "secret".into(),
         path_style: true,
+        upload_checksums: true,
     };
     let store = ObjectStore::new(&config);
     store.ensure_bucket().await.unwrap();
@@ -71,8 +73,8 @@ async fn presigned_requests_work_for_their_object_only_and_not_for_ever() {
     let server = start().await;
     let http = http();
     let minute = Duration::from_mins(1);
-    let put = server.store.presign_put("a/b", 5, minute).await.unwrap();
-    let answer = http.put(&put.url).body("hello").send().await.unwrap();
+    let put = server.store.presign_put("a/b", &Digest::of(b"hello"), 5, minute).await.unwrap();
+    let answer = send(&http, &put, "hello").await;
     assert!(answer.status().is_success(), "{answer:?}");
     let get = server.store.presign_get("a/b", minute).await.unwrap();
     assert_eq!(http.get(&get.url).send().await.unwrap().text().await.unwrap(), "hello");
@@ -83,7 +85,7 @@ async fn presigned_requests_work_for_their_object_only_and_not_for_ever() {
     }
     let other = get.url.replace("a/b", "a/c");
     assert_eq!(http.get(other).send().await.unwrap().status(), 403);
-    let longer = http.put(&put.url).body("hello, longer").send().await.unwrap();
+    let longer = send(&http, &put, "hello, longer").await;
     assert!(!longer.status().is_success());
     let short = server.store.presign_get("a/b", Duration::from_secs(1)).await.unwrap();
     let mut status = http.get(&short.url).send().await.unwrap().status();
@@ -93,6 +95,64 @@ async fn presigned_requests_work_for_their_object_only_and_not_for_ever() {
         status = http.get(&short.url).send().await.unwrap().status();
     }
     assert_eq!(status, 403);
+}
+
+async fn send(http: &reqwest::Client, put: &Presigned, body: &'static str) -> reqwest::Response {
+    let mut request = http.put(&put.url);
+    for (name, value) in &put.headers {
+        request = request.header(name, value);
+    }
+    request.body(body).send().await.unwrap()
+}
+
+#[tokio::test]
+async fn an_address_to_write_to_takes_nothing_but_the_bytes_of_its_digest() {
+    let server = start().await;
+    let (http, minute) = (http(), Duration::from_mins(1));
+    let (right, wrong) = ("hello", "hullo");
+    let digest = Digest::of(right.as_bytes());
+    let put = server.store.presign_put("a", &digest, 5, minute).await.unwrap();
+    let refused = send(&http, &put, wrong).await;
+    assert_eq!(refused.status(), 400);
+    assert!(refused.text().await.unwrap().contains("BadDigest"));
+    // Who leaves the checksum out, or puts another in its place, has not what was signed.
+    let none = Presigned { headers: Vec::new(), ..put.clone() };
+    assert_eq!(send(&http, &none, wrong).await.status(), 403);
+    let mut other =
+        server.store.presign_put("a", &Digest::of(wrong.as_bytes()), 5, minute).await.unwrap();
+    other.url.clone_from(&put.url);
+    assert_eq!(send(&http, &other, wrong).await.status(), 403);
+    assert_eq!(server.store.size("a").await.unwrap(), None);
+    assert!(send(&http, &put, right).await.status().is_success());
+    // For stores that refuse such headers.
+    let plain = S3Config { upload_checksums: false, ..server.config.clone() };
+    let put = ObjectStore::new(&plain).presign_put("b", &digest, 5, minute).await.unwrap();
+    assert_eq!(put.headers, []);
+    assert!(send(&http, &put, wrong).await.status().is_success());
+}
+
+#[tokio::test]
+async fn what_a_store_does_with_checksums_is_found_out() {
+    let server = start().await;
+    assert_eq!(server.store.probe_checksums().await.unwrap(), Checksums::Checked);
+    // Stores that are less careful.
+    for (refuses, expected) in [(false, Checksums::Ignored), (true, Checksums::Refused)] {
+        let answer = move |headers: axum::http::HeaderMap| async move {
+            let is_refused = refuses && headers.contains_key("x-amz-checksum-sha256");
+            if is_refused {
+                axum::http::StatusCode::BAD_REQUEST
+            } else {
+                axum::http::StatusCode::OK
+            }
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let router = axum::Router::new().fallback(answer);
+        let serving = tokio::spawn(async move { axum::serve(listener, router).await });
+        let config = S3Config { endpoint, ..server.config.clone() };
+        assert_eq!(ObjectStore::new(&config).probe_checksums().await.unwrap(), expected);
+        serving.abort();
+    }
 }
 
 #[tokio::test]

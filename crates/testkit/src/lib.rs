@@ -4,10 +4,12 @@
 //! stands for it; should the test itself be killed, the kernel ends the service. Start services on
 //! the thread that keeps them: the kernel watches that thread.
 
+mod cgroup;
 mod faults;
 mod process;
 mod redis;
 
+pub use cgroup::cgroups_named;
 pub use faults::{Balancer, Dice, Fault, FaultProxy, Rule};
 pub use process::{free_port, postgres, program, registry};
 pub use redis::Redis;

@@ -88,6 +88,10 @@ pub struct WorkerConfig {
     /// When space is needed, cache mounts that were not used for so long, in seconds, go first.
     #[serde(default = "default_store_cache_age_secs")]
     pub store_cache_age_secs: u64,
+    /// Most bytes of one cache mount: one that holds more is emptied when nothing uses it; absent
+    /// is no limit of its own.
+    #[serde(default)]
+    pub store_cache_max_bytes: Option<u64>,
 }
 
 impl WorkerConfig {
@@ -104,6 +108,7 @@ impl WorkerConfig {
             store_max_bytes: None,
             store_min_free_bytes: None,
             store_cache_age_secs: default_store_cache_age_secs(),
+            store_cache_max_bytes: None,
         }
     }
 }

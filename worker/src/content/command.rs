@@ -54,6 +54,9 @@ pub(super) fn act(store: &ContentStore, limits: Limits, action: StoreAction) -> 
                 min_free_bytes: min_free_bytes.unwrap_or(limits.min_free_bytes),
                 ..limits
             };
+            for known in store.index.known() {
+                store.index.measure_changed(&known);
+            }
             let evicted = if all { store.evict_all()? } else { store.evict(limits)? };
             Answer::Collected { entries: evicted.entries, bytes: evicted.bytes }
         }

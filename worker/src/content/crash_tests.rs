@@ -143,6 +143,7 @@ fn one_use(store: &ContentStore, directory: &Path, rng: &mut StdRng) -> Option<(
                 max_bytes: rng.random_range(0..2_000_000),
                 min_free_bytes: 0,
                 cache_age_millis: 0,
+                cache_max_bytes: u64::MAX,
             };
             store.evict(limits).unwrap();
         }

@@ -26,6 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use common::{Digest, ProjectName, WorkerId};
 
+use super::access::{self, Access};
 use super::caches::CacheLocks;
 use super::chains::Chains;
 use super::entry::{Entry, Kind};
@@ -38,6 +39,7 @@ use super::trees::{KnownTree, KnownTrees};
 pub(crate) struct ContentStore {
     pub(super) root: PathBuf,
     pub(super) index: Arc<Index>,
+    pub(super) access: Access,
     /// One lock per thing that is being fetched: it is fetched once.
     fetching: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
     /// Root file systems of stages that ran here.
@@ -96,7 +98,7 @@ impl ContentStore {
             discard(&root.join(name))?;
         }
         let directories = Kind::ALL.map(Kind::directory);
-        for name in directories.iter().chain(&["damaged", "tmp", "trash"]) {
+        for name in directories.iter().chain(&["damaged", access::DIRECTORY, "tmp", "trash"]) {
             let directory = root.join(name);
             fs::create_dir_all(&directory)?;
             spread(&directory);
@@ -105,9 +107,11 @@ impl ContentStore {
         for dropped in fs::read_dir(root.join("trash"))? {
             discard(&dropped?.path())?;
         }
+        let access = Access::open(&root, |digest| Self::holds(&index, digest))?;
         Ok(Self {
             root,
             index,
+            access,
             fetching: Mutex::default(),
             chains: Chains::default(),
             cache_locks: CacheLocks::default(),

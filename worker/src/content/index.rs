@@ -170,6 +170,11 @@ impl Index {
         state.is_there(entry, &self.root).then(|| self.pin_in(&mut state, entry))
     }
 
+    /// Whether there is such an entry, which is no use of it.
+    pub(super) fn has(&self, entry: Entry) -> bool {
+        self.state().is_there(entry, &self.root)
+    }
+
     /// Pins the name of an entry that may not be there yet.
     pub(super) fn pin(self: &Arc<Self>, entry: Entry) -> Pin {
         let mut state = self.state();
@@ -370,6 +375,15 @@ impl Index {
     /// Measures entries whose size is not known at all.
     pub(super) fn measure_unknown(&self) {
         for known in self.known().iter().filter(|known| known.record.bytes.is_none()) {
+            self.measure(known);
+        }
+    }
+
+    /// Measures an entry whose size is not known exactly: one that was just made, or a cache that
+    /// was in use since. One that is in use is looked at each time.
+    pub(super) fn measure_changed(&self, known: &Known) {
+        let is_open = known.entry.kind == Kind::Cache && known.pins > 0;
+        if is_open || (!known.record.is_measured && known.pins == 0) {
             self.measure(known);
         }
     }

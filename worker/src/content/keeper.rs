@@ -114,9 +114,7 @@ impl ContentStore {
             if self.is_stopping.load(Ordering::Relaxed) {
                 return;
             }
-            if !known.record.is_measured && known.pins == 0 {
-                self.index.measure(&known);
-            }
+            self.index.measure_changed(&known);
             // Reading everything once more would take the processor from what runs.
             if known.entry.kind == Kind::Layer
                 && known.record.tree.is_none()
@@ -187,7 +185,8 @@ mod tests {
     }
 
     fn limits(max_bytes: u64) -> Limits {
-        Limits { max_bytes, min_free_bytes: 0, cache_age_millis: u64::MAX }
+        let (cache_age_millis, cache_max_bytes) = (u64::MAX, u64::MAX);
+        Limits { max_bytes, min_free_bytes: 0, cache_age_millis, cache_max_bytes }
     }
 
     #[tokio::test]
@@ -211,6 +210,39 @@ mod tests {
         stop.cancel();
         keeping.await.unwrap();
         assert_eq!(fs::read_dir(root.path().join("trash")).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_cache_counts_with_what_is_in_it_and_goes_when_that_is_too_much() {
+        let root = tempfile::tempdir().unwrap();
+        let store = ContentStore::open(root.path()).unwrap();
+        let limits = Limits { cache_max_bytes: 100_000, ..limits(u64::MAX) };
+        let bytes = || store.index.known()[0].record.bytes.unwrap();
+        let name = Digest::of(b"cache");
+        let cache = store.cache(name, common::plan::Sharing::Shared).await.unwrap();
+        cache.fill(store.scratch().unwrap().path()).unwrap();
+        let data = cache.data();
+        // What grows while it is in use is noticed, and stays while it is in use.
+        for (file, least) in [("a", 60_000), ("b", 120_000)] {
+            fs::write(data.join(file), vec![7; 60_000]).unwrap();
+            store.settle();
+            assert!(bytes() >= least, "{}", bytes());
+            assert_eq!(store.evict(limits).unwrap().entries, 0);
+        }
+        fs::remove_file(data.join("b")).unwrap();
+        drop(cache);
+        store.settle();
+        assert!(bytes() < 100_000, "{}", bytes());
+        assert_eq!(store.evict(limits).unwrap().entries, 0);
+        let cache = store.cache(name, common::plan::Sharing::Locked).await.unwrap();
+        assert!(!cache.is_new());
+        fs::write(data.join("b"), vec![7; 60_000]).unwrap();
+        drop(cache);
+        store.settle();
+        assert_eq!(store.evict(limits).unwrap().entries, 1);
+        assert!(!data.exists());
+        let cache = store.cache(name, common::plan::Sharing::Shared).await.unwrap();
+        assert!(cache.is_new());
     }
 
     #[test]

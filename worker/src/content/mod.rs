@@ -1,5 +1,6 @@
 //! What a worker keeps on disk. All of it is a cache: it can be had again.
 
+mod access;
 mod caches;
 mod chains;
 mod command;
@@ -17,6 +18,7 @@ mod trees;
 mod usage;
 mod verify;
 
+pub(crate) use access::Right;
 pub(crate) use caches::{Cache, cache_name};
 pub(crate) use chains::{Chain, OpenChain, Scratch};
 pub use command::StoreAction;

@@ -3,6 +3,9 @@
 //! Two limits: what the store keeps stays below a cap, and the file system keeps some space free.
 //! Cache mounts that nobody used for long go first, since no build may ever come back to them; then
 //! whatever was not used for the longest time. What is in use stays.
+//!
+//! A cache mount that holds more than one may goes at once, and as a whole: what in it is worth
+//! keeping only the program knows that fills it.
 
 use super::entry::{Entry, Kind};
 
@@ -42,6 +45,8 @@ pub(crate) struct Limits {
     pub(crate) min_free_bytes: u64,
     /// A cache mount that was not used for so long goes first.
     pub(crate) cache_age_millis: u64,
+    /// Most bytes of one cache mount.
+    pub(crate) cache_max_bytes: u64,
 }
 
 /// What the operator says of the limits.
@@ -50,6 +55,7 @@ pub(crate) struct Wanted {
     pub(crate) max_bytes: Option<u64>,
     pub(crate) min_free_bytes: Option<u64>,
     pub(crate) cache_age_secs: u64,
+    pub(crate) cache_max_bytes: Option<u64>,
 }
 
 /// The most that stays free where nobody says how much: a tenth of a big disk is a lot.
@@ -61,6 +67,7 @@ impl Limits {
         let free = (space.total_bytes / 10).min(MOST_FREE_BYTES);
         Self {
             max_bytes: wanted.max_bytes.unwrap_or(space.total_bytes / 4 * 3),
+            cache_max_bytes: wanted.cache_max_bytes.unwrap_or(u64::MAX),
             min_free_bytes: wanted.min_free_bytes.unwrap_or(free),
             cache_age_millis: wanted.cache_age_secs.saturating_mul(1000),
         }
@@ -87,20 +94,25 @@ pub(crate) fn choose(
     let mut loose: Vec<&Candidate> =
         candidates.iter().filter(|candidate| !candidate.is_pinned).collect();
     loose.sort_unstable_by_key(|candidate| {
-        (!is_stale(candidate, limits, now), candidate.used, candidate.entry)
+        let stays = (!is_overgrown(candidate, limits), !is_stale(candidate, limits, now));
+        (stays, candidate.used, candidate.entry)
     });
     // How many inodes an entry frees is not known: a tenth of them goes, then one looks again.
     let at_least = if space.lacks_inodes() { loose.len().div_ceil(10) } else { 0 };
     let mut missing = over.max(short);
     let mut chosen = Vec::new();
     for candidate in loose {
-        if missing == 0 && chosen.len() >= at_least {
+        if missing == 0 && chosen.len() >= at_least && !is_overgrown(candidate, limits) {
             break;
         }
         missing = missing.saturating_sub(candidate.bytes);
         chosen.push(candidate.entry);
     }
     chosen
+}
+
+fn is_overgrown(candidate: &Candidate, limits: Limits) -> bool {
+    candidate.entry.kind == Kind::Cache && candidate.bytes > limits.cache_max_bytes
 }
 
 fn is_stale(candidate: &Candidate, limits: Limits, now: u64) -> bool {
@@ -118,7 +130,7 @@ mod tests {
         Space { free_bytes: 1 << 40, total_bytes: 1 << 41, free_inodes: 0, total_inodes: 0 };
 
     fn limits(max_bytes: u64, min_free_bytes: u64) -> Limits {
-        Limits { max_bytes, min_free_bytes, cache_age_millis: 100 }
+        Limits { max_bytes, min_free_bytes, cache_age_millis: 100, cache_max_bytes: u64::MAX }
     }
 
     fn candidate(number: u32, is_cache: bool, bytes: u64, used: u64, pinned: bool) -> Candidate {
@@ -180,6 +192,18 @@ mod tests {
         let all = [layer, fresh, stale];
         let gone = choose(&all, ROOMY, limits(0, 0), 1000);
         assert_eq!(gone, [stale.entry, layer.entry, fresh.entry]);
+    }
+
+    #[test]
+    fn a_cache_beyond_its_own_limit_goes_even_where_there_is_room() {
+        let layer = candidate(1, false, 1000, 5, false);
+        let [within, beyond] = [10, 11].map(|bytes| candidate(bytes, true, bytes.into(), 6, false));
+        let in_use = candidate(4, true, 1000, 7, true);
+        let roomy = Limits { cache_max_bytes: 10, ..limits(u64::MAX, 0) };
+        let all = [layer, within, beyond, in_use];
+        assert_eq!(choose(&all, ROOMY, roomy, 1000), [beyond.entry]);
+        let tight = Limits { max_bytes: 2000, ..roomy };
+        assert_eq!(choose(&all, ROOMY, tight, 1000), [beyond.entry, within.entry]);
     }
 
     #[test]

@@ -42,6 +42,9 @@ struct EntryUsage {
 impl ContentStore {
     pub(super) fn usage(&self, limits: Limits) -> std::io::Result<Usage> {
         self.index.measure_unknown();
+        for known in self.index.known() {
+            self.index.measure_changed(&known);
+        }
         let now = now();
         let mut known = self.index.known();
         known.sort_unstable_by_key(|known| (known.record.used, known.entry));

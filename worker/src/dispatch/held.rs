@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api::worker::v1::{HeldPhase, SliceInput, SliceWish};
 use common::plan::SliceSelector;
-use common::{Digest, Lease, StageId};
+use common::{Digest, Lease, ProjectName, StageId};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -20,10 +20,18 @@ pub(crate) enum Stopped {
     HandBack,
 }
 
+/// On whose behalf something is fetched.
+#[derive(Debug, Clone)]
+pub(crate) struct Asker {
+    pub(crate) lease: Lease,
+    pub(crate) project: ProjectName,
+}
+
 /// A held stage, as its task and the session share it.
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) lease: Lease,
+    pub(crate) project: ProjectName,
     /// Fires when the stage has to end at once.
     pub(crate) cancel: CancellationToken,
     pub(crate) fence: Arc<Fence>,
@@ -39,10 +47,15 @@ struct State {
 }
 
 impl Held {
-    pub(crate) fn new(lease: Lease, fence: Arc<Fence>) -> Self {
+    pub(crate) fn new(lease: Lease, project: ProjectName, fence: Arc<Fence>) -> Self {
         let state = State { phase: HeldPhase::Running, stopped: None, inputs: HashMap::new() };
         let (cancel, arrived) = (CancellationToken::new(), Notify::new());
-        Self { lease, cancel, fence, state: Mutex::new(state), arrived }
+        Self { lease, project, cancel, fence, state: Mutex::new(state), arrived }
+    }
+
+    /// On whose behalf it fetches.
+    pub(crate) fn asker(&self) -> Asker {
+        Asker { lease: self.lease, project: self.project.clone() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

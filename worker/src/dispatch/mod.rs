@@ -5,5 +5,5 @@ mod held;
 mod worker;
 
 pub(crate) use fence::Fence;
-pub(crate) use held::{Held, Stopped};
+pub(crate) use held::{Asker, Held, Stopped};
 pub(crate) use worker::{Offer, Outside, Worker};

@@ -100,7 +100,7 @@ impl Worker {
     /// Begins a stage, unless it has begun before.
     pub(crate) fn begin(self: &Arc<Self>, assignment: Assignment) {
         let lease = assignment.lease;
-        let held = Arc::new(Held::new(lease, Arc::clone(&self.fence)));
+        let held = Arc::new(Held::new(lease, assignment.project.clone(), Arc::clone(&self.fence)));
         {
             let mut all = self.held.lock().unwrap_or_else(PoisonError::into_inner);
             if all.contains_key(&lease) {

@@ -230,7 +230,12 @@ fn of_runtime(report: &mut Report, runtime: &Runtime) {
             report.add(Level::Ok, "network", "RUN reaches no network, as configured", None);
         }
         (None, name) => {
-            let text = format!("RUN reaches the internet through {name}");
+            let ipv6 = if runtime.has_ipv6() {
+                "with IPv6"
+            } else {
+                "without IPv6: this host has no default route for it"
+            };
+            let text = format!("RUN reaches the internet through {name}, {ipv6}");
             report.add(Level::Ok, "network", text, None);
         }
     }

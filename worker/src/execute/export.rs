@@ -67,7 +67,7 @@ async fn export(
             | ExportTarget::DigestOnly { options } => options,
             ExportTarget::RootFs { .. } => &plain,
         };
-        let made = make(worker, held.lease, job, options).await?;
+        let made = make(worker, &held.asker(), job, options).await?;
         let mut result = ExportResult {
             target: u32::try_from(position).unwrap_or(u32::MAX),
             digest: made.digest,
@@ -125,10 +125,10 @@ async fn push(
         Failure::new(FailureClass::User, "invalid-reference", error.to_string())
     })?;
     let untagged = Reference { tag: None, ..reference.clone() };
-    let lease = held.lease;
+    let asker = held.asker();
     let open = |layer: Layer| {
-        let worker = Arc::clone(worker);
-        async move { open_blob(&worker, lease, &layer).await.map_err(std::io::Error::other) }
+        let (worker, asker) = (Arc::clone(worker), asker.clone());
+        async move { open_blob(&worker, &asker, &layer).await.map_err(std::io::Error::other) }
     };
     let mut sent = 0;
     for ArchivedImage { image, layers } in &made.images {
@@ -191,9 +191,10 @@ async fn archive(
     names: &[String],
     dialect: Dialect,
 ) -> Result<Uploaded, JobError> {
+    let asker = held.asker();
     let mut blobs = std::collections::HashMap::new();
     for layer in made.images.iter().flat_map(|image| &image.layers) {
-        blobs.insert(layer.blob, ensure_blob(worker, held.lease, layer).await?);
+        blobs.insert(layer.blob, ensure_blob(worker, &asker, layer).await?);
     }
     let scratch = worker.content.scratch()?;
     let path = scratch.path().join("archive.tar");
@@ -227,7 +228,7 @@ async fn root_fs(
     std::fs::create_dir(&root)?;
     let mut places = Vec::new();
     for ExportImage { layers, document } in images {
-        let chain = ensure_layers(worker, held.lease, layers).await?;
+        let chain = ensure_layers(worker, &held.asker(), layers).await?;
         let place = if split { root.join(directory_name(document)) } else { root.clone() };
         places.push((chain, place));
     }

@@ -6,15 +6,15 @@ use std::sync::{Arc, PoisonError};
 use api::public::v1::{Annotation, AnnotationPlace, ImageOptions, LayerCompression};
 use api::worker::v1::{ExportImage, ExportJob};
 use common::image::{Layer, LayerOrigin};
-use common::{Digest, Failure, FailureClass, Lease, Platform};
+use common::{Digest, Failure, FailureClass, Platform};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use layer::{Compression, Recompress};
 use oci::archive::ArchivedImage;
 use oci::image::{Annotations, AssembledIndex, Style, assemble, assemble_index};
 
 use super::failure::JobError;
-use crate::content::Pin;
-use crate::dispatch::Worker;
+use crate::content::{Pin, Right};
+use crate::dispatch::{Asker, Worker};
 use crate::transfer::ensure_blob;
 
 /// Layers that are brought into another form at once: each uses all processors.
@@ -50,14 +50,14 @@ fn failed(message: String) -> Failure {
 /// Puts the images of a job together.
 pub(super) async fn make(
     worker: &Arc<Worker>,
-    lease: Lease,
+    asker: &Asker,
     job: &ExportJob,
     options: &ImageOptions,
 ) -> Result<Made, JobError> {
     let (mut images, mut pins) = (Vec::new(), Vec::new());
     for ExportImage { layers, document } in &job.images {
         let made: Vec<(Layer, Option<Pin>)> = futures_util::stream::iter(layers.clone())
-            .map(|layer| in_form(worker, lease, layer, options, job.source_date_epoch))
+            .map(|layer| in_form(worker, asker, layer, options, job.source_date_epoch))
             .buffered(PARALLEL)
             .try_collect()
             .await?;
@@ -123,7 +123,7 @@ fn style(
 /// the form that is wanted, however they lie in the cache: so the image is the same everywhere.
 async fn in_form(
     worker: &Arc<Worker>,
-    lease: Lease,
+    asker: &Asker,
     layer: Layer,
     options: &ImageOptions,
     epoch: Option<i64>,
@@ -144,15 +144,17 @@ async fn in_form(
         return Ok((layer, None));
     }
     let key = (layer.blob, wish);
-    {
+    let own = Right::of_project(&asker.project);
+    if worker.content.has_had(&layer.blob, &Right::of(&asker.project, &layer.origin)) {
         let forms = worker.forms.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = forms.get(&key)
             && let Some(pin) = worker.content.find_blob(&known.blob)
         {
+            worker.content.note_had(&known.blob, &own);
             return Ok((known.clone(), Some(pin)));
         }
     }
-    let source = ensure_blob(worker, lease, &layer).await?;
+    let source = ensure_blob(worker, asker, &layer).await?;
     let scratch = worker.content.scratch()?;
     let out = scratch.path().join("blob");
     let (place, diff_id) = (out.clone(), layer.diff_id);
@@ -162,6 +164,7 @@ async fn in_form(
     .await?
     .map_err(|error| failed(format!("layer {}: {error}", layer.blob)))?;
     let pin = worker.content.commit_blob(&out, &packed.blob)?;
+    worker.content.note_had(&packed.blob, &own);
     let made = Layer {
         diff_id: packed.diff_id,
         blob: packed.blob,

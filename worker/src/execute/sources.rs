@@ -85,7 +85,7 @@ pub(super) async fn prepare(
             let layers =
                 found.map(|(_, image)| image.layers.clone()).ok_or_else(|| missing("image"))?;
             let start = Instant::now();
-            let chain = ensure_layers(run.worker, run.held.lease, &layers).await?;
+            let chain = ensure_layers(run.worker, &run.held.asker(), &layers).await?;
             timing.fetch_millis += millis(start);
             std::fs::create_dir(place.mount)?;
             let mount = Some(mount_readonly(&chain.lowers, place.mount)?);

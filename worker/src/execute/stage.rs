@@ -23,7 +23,7 @@ use super::job::{Account, persist};
 use super::reports::{Report, Reports};
 use super::step::run_step;
 use super::{slices, sources};
-use crate::content::{Pin, Scratch};
+use crate::content::{Pin, Right, Scratch};
 use crate::dispatch::{Held, Worker};
 use crate::logs::LogWriter;
 use crate::transfer::{DISK_FULL, ensure_layers, upload};
@@ -209,7 +209,8 @@ impl StageRun<'_> {
             return Ok(());
         }
         let start = Instant::now();
-        let fetch = ensure_layers(self.worker, self.held.lease, &wanted);
+        let asker = self.held.asker();
+        let fetch = ensure_layers(self.worker, &asker, &wanted);
         let chain = tokio::select! {
             chain = fetch => chain?,
             () = self.held.cancel.cancelled() => return Err(JobError::Stopped),
@@ -468,6 +469,10 @@ impl StageRun<'_> {
         content.commit_blob(&pending.blob, &packed.blob)?;
         let bytes = packed.uncompressed_bytes;
         let pin = content.commit_layer(&pending.upper, &packed.diff_id, bytes)?;
+        let own = Right::of_project(self.project);
+        for digest in [&packed.blob, &packed.diff_id] {
+            content.note_had(digest, &own);
+        }
         let place = pin.path();
         // Who reads it in place still does.
         pending.directory.keep(pin);

@@ -92,18 +92,6 @@ fn collect_names(root: &Path, directory: &Path, names: &mut Vec<String>) {
     }
 }
 
-/// Cgroups of this name at most `depth` directories down.
-fn cgroups_named(directory: &Path, name: &str, depth: u32) -> usize {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    directories
-        .map(|entry| {
-            let below = if depth == 0 { 0 } else { cgroups_named(&entry.path(), name, depth - 1) };
-            below + usize::from(entry.file_name() == name)
-        })
-        .sum()
-}
-
 fn every_runtime() -> Vec<RuntimeConfig> {
     [RuntimeKind::Crun, RuntimeKind::Runc]
         .map(|kind| RuntimeConfig {
@@ -165,7 +153,7 @@ async fn a_cancelled_command_ends_with_all_its_processes() {
         let (exit, _) = sandbox.run_until(request, cancel).await;
         canceller.await.unwrap();
         assert!(exit.cancelled);
-        assert_eq!(cgroups_named(Path::new("/sys/fs/cgroup"), &id, 3), 0);
+        assert_eq!(testkit::cgroups_named(&id), 0);
     }
 }
 

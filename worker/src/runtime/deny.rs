@@ -1,7 +1,7 @@
 //! What a RUN must not reach, as the operator writes it: `10.0.0.0/8`, `192.0.2.7`, `fd00::/8`,
 //! `192.0.2.7:5432`, `[fd00::5]:6379`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 /// A network, or one port of an address.
@@ -28,6 +28,15 @@ impl Deny {
     /// A whole host.
     pub(super) fn host(address: IpAddr) -> Self {
         Self { address, bits: if address.is_ipv4() { 32 } else { 128 }, port: None }
+    }
+
+    /// The same place as a NAT64 of the host's network would let IPv6 reach it: the well-known prefix
+    /// of RFC 6052.
+    pub(super) fn through_nat64(&self) -> Option<Self> {
+        let IpAddr::V4(address) = self.address else { return None };
+        let prefix = u128::from(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0));
+        let address = Ipv6Addr::from(prefix | u128::from(u32::from(address)));
+        Some(Self { address: address.into(), bits: 96 + self.bits, ..*self })
     }
 
     /// The rules of nftables that drop what goes there.
@@ -77,6 +86,10 @@ mod tests {
         let ports = "meta l4proto { tcp, udp } th dport";
         check("192.0.2.7:5432", &format!("ip daddr 192.0.2.7/32 {ports} 5432 drop"));
         check("[fd00::5]:6379", &format!("ip6 daddr fd00::5/128 {ports} 6379 drop"));
+        let through = |text: &str| text.parse::<Deny>().unwrap().through_nat64();
+        let found = through("192.0.2.7:5432").unwrap().rules();
+        assert_eq!(found, format!("    ip6 daddr 64:ff9b::c000:207/128 {ports} 5432 drop\n"));
+        assert_eq!(through("fd00::/8"), None);
         for text in
             ["", "db.example", "10.0.0.0/33", "10.0.0.0/x", "1.2.3.4 drop; accept", "::/129"]
         {

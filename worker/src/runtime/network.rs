@@ -3,7 +3,8 @@
 //! Each network namespace has a tap device served by slirp4netns, which opens ordinary sockets on
 //! behalf of the container and refuses the host's loopback. Rules inside the namespace drop
 //! link-local addresses (cloud metadata) and whatever the operator lists; a container lacks the
-//! capability to change them. Nothing is set up in the host's own network, so nothing can be left
+//! capability to change them. IPv6 leads outward where the worker's own network does; elsewhere
+//! commands would wait for answers that never come. Its loopback is always there. Nothing is set up in the host's own network, so nothing can be left
 //! there: the namespace, its rules and its device die with the worker.
 //!
 //! Making one takes tens of milliseconds, so namespaces are kept and used again, one at a time.
@@ -19,11 +20,18 @@ use super::deny::Deny;
 /// The address that slirp4netns answers DNS queries on.
 pub(super) const DNS_SERVER: &str = "10.0.2.3";
 
+/// What slirp4netns expects of the device's IPv6; its own network is `fd00::/64`, with itself as `::2`.
+/// Asking for it by router advertisements would take longer than the first command. In the format of
+/// `ip -batch`.
+const IPV6_SETUP: &str = "link set tap0 addrgenmode none\naddr add fd00::100/64 dev tap0 nodad\n\
+                          route replace ::/0 via fd00::2 dev tap0 metric 512\n";
+
 /// Namespaces that are not in use.
 #[derive(Debug, Clone)]
 pub(super) struct NetworkPool {
     free: Arc<Mutex<Vec<Namespace>>>,
     rules: Arc<str>,
+    has_ipv6: bool,
 }
 
 /// A namespace in use; back in the pool when dropped.
@@ -45,7 +53,12 @@ struct Namespace {
 impl NetworkPool {
     /// An empty pool whose namespaces will never reach `deny`.
     pub(super) fn new(deny: &[Deny]) -> Self {
-        Self { free: Arc::default(), rules: rules(deny).into() }
+        Self { free: Arc::default(), rules: rules(deny).into(), has_ipv6: leads_outward_v6() }
+    }
+
+    /// Whether IPv6 leads outward.
+    pub(super) const fn has_ipv6(&self) -> bool {
+        self.has_ipv6
     }
 
     /// A namespace that nobody else uses.
@@ -53,7 +66,7 @@ impl NetworkPool {
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let namespace = match free {
             Some(namespace) => namespace,
-            None => Namespace::make(&self.rules)?,
+            None => Namespace::make(&self.rules, self.has_ipv6)?,
         };
         Ok(NetworkLease { namespace: Some(namespace), pool: self.clone() })
     }
@@ -78,7 +91,7 @@ impl Drop for NetworkLease {
 }
 
 impl Namespace {
-    fn make(rules: &str) -> io::Result<Self> {
+    fn make(rules: &str, has_ipv6: bool) -> io::Result<Self> {
         // Says `x` when it is inside, then waits for the end of its input: ours, so it cannot
         // outlive this process.
         let mut holder = Command::new("unshare")
@@ -92,25 +105,30 @@ impl Namespace {
         }
         let pid = holder.id();
         let mut namespace = Self {
-            stack: start_stack(pid)?,
+            stack: start_stack(pid, has_ipv6)?,
             path: PathBuf::from(format!("/proc/{pid}/ns/net")),
             holder,
         };
-        namespace.apply(rules)?;
+        namespace.apply(&["nft", "-f", "-"], rules)?;
+        if has_ipv6 {
+            namespace.apply(&["ip", "-batch", "-"], IPV6_SETUP)?;
+        }
         Ok(namespace)
     }
 
-    fn apply(&mut self, rules: &str) -> io::Result<()> {
-        let mut nft = Command::new("nsenter")
+    /// Runs a program inside that reads what to do.
+    fn apply(&mut self, program: &[&str], input: &str) -> io::Result<()> {
+        let mut child = Command::new("nsenter")
             .arg(format!("--net={}", self.path.display()))
-            .args(["--", "nft", "-f", "-"])
+            .arg("--")
+            .args(program)
             .stdin(Stdio::piped())
             .spawn()?;
-        if let Some(mut input) = nft.stdin.take() {
-            input.write_all(rules.as_bytes())?;
+        if let Some(mut pipe) = child.stdin.take() {
+            pipe.write_all(input.as_bytes())?;
         }
-        let status = nft.wait()?;
-        if status.success() { Ok(()) } else { Err(io::Error::other(format!("nft: {status}"))) }
+        let (status, name) = (child.wait()?, program[0]);
+        if status.success() { Ok(()) } else { Err(io::Error::other(format!("{name}: {status}"))) }
     }
 
     fn is_alive(&mut self) -> bool {
@@ -129,15 +147,16 @@ impl Drop for Namespace {
 
 /// Starts slirp4netns and waits until the device is up. It ends when the other end of its exit
 /// pipe closes, so it cannot outlive this process either.
-fn start_stack(pid: u32) -> io::Result<Child> {
+fn start_stack(pid: u32, has_ipv6: bool) -> io::Result<Child> {
     use rustix::pipe::{PipeFlags, pipe_with};
     let (ready, ready_inner) = pipe_with(PipeFlags::CLOEXEC)?;
     let name = |fd: &dyn AsRawFd| format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd());
     // The shell opens the pipe by its name, so that no descriptor has to be inherited.
     let script = "exec slirp4netns --configure --mtu=65520 --disable-host-loopback \
-                  --ready-fd=3 --exit-fd=0 \"$0\" tap0 3>\"$1\"";
+                  --ready-fd=3 --exit-fd=0 $2 \"$0\" tap0 3>\"$1\"";
+    let ipv6 = if has_ipv6 { "--enable-ipv6" } else { "" };
     let child = Command::new("sh")
-        .args(["-c", script, &pid.to_string(), &name(&ready_inner)])
+        .args(["-c", script, &pid.to_string(), &name(&ready_inner), ipv6])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -156,6 +175,24 @@ fn wait_until_ready(ready: &rustix::fd::OwnedFd) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::TimedOut, "slirp4netns did not become ready"));
     }
     Ok(())
+}
+
+/// Whether IPv6 leads anywhere from this thread's network.
+fn leads_outward_v6() -> bool {
+    has_default_route(
+        &std::fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap_or_default(),
+    )
+}
+
+/// Whether the kernel's table of IPv6 routes has one for everything else, over a real device: the
+/// loopback's refuses what has no route.
+fn has_default_route(table: &str) -> bool {
+    let zeros = "0".repeat(32);
+    table.lines().any(|line| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        let is_default = columns.starts_with(&[zeros.as_str(), "00"]);
+        is_default && columns.last().is_some_and(|device| *device != "lo")
+    })
 }
 
 /// The host's own addresses: its services listen there as well as on loopback. Those of this
@@ -187,15 +224,22 @@ fn local_v4(table: &str) -> Vec<String> {
 }
 
 fn rules(deny: &[Deny]) -> String {
+    // Neighbours are found by link-local addresses; there is none but the stack. What is dropped is
+    // this machine and the link in all spellings (the last two ranges are 6to4 and what a NAT64 would make of
+    // them), and the metadata of the clouds that have an IPv6 address for it: Amazon's, Google's.
     let mut text = String::from(
         "table inet slipway {\n  chain output {\n    type filter hook output priority 0; policy accept;\n    \
-         oif \"lo\" accept\n    ip daddr { 0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16 } drop\n    \
-         ip6 daddr { ::/127, fe80::/10, ::ffff:0:0/96 } drop\n",
+         oif \"lo\" accept\n    \
+         icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit } accept\n    \
+         ip daddr { 0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16 } drop\n    \
+         ip6 daddr { ::/127, fe80::/10, ::ffff:0:0/96, fd00:ec2::254, fd20:ce::254, 2002::/16, \
+         64:ff9b::/104, 64:ff9b::7f00:0/104, 64:ff9b::a9fe:0/112 } drop\n",
     );
     let own = own_addresses();
     let own: Vec<Deny> = own.iter().filter_map(|text| text.parse().ok()).map(Deny::host).collect();
     for entry in own.iter().chain(deny) {
         text.push_str(&entry.rules());
+        text.extend(entry.through_nat64().map(|entry| entry.rules()));
     }
     text.push_str("  }\n}\n");
     text
@@ -211,6 +255,18 @@ mod tests {
         assert!(rules.contains("169.254.0.0/16"));
         assert!(rules.contains("ip daddr 10.1.0.0/16 drop"));
         assert!(rules.contains("ip6 daddr fd00::/8 drop"));
+    }
+
+    #[test]
+    fn a_default_route_over_a_device_leads_outward() {
+        let line = |to: &str, bits: &str, device: &str| {
+            let (zeros, rest) = ("0".repeat(32), "00000400 00000001 00000000 00000003");
+            format!("{to} {bits} {zeros} 00 {zeros} {rest} {device:>8}\n")
+        };
+        let (all, one) = ("0".repeat(32), "fd120000000000000000000000000000");
+        let others = line(one, "40", "eth0") + &line(&all, "00", "lo");
+        assert!(!has_default_route(&others) && !has_default_route(""));
+        assert!(has_default_route(&(others + &line(&all, "00", "eth0"))));
     }
 
     #[test]

@@ -164,6 +164,11 @@ impl Runtime {
         }
     }
 
+    /// Whether IPv6 leads outward from a RUN with the default network.
+    pub fn has_ipv6(&self) -> bool {
+        self.network.as_ref().is_some_and(NetworkPool::has_ipv6)
+    }
+
     /// The runtime's command line up to the subcommand.
     pub(super) fn command(&self) -> Command {
         let mut command = if self.hide_unified {

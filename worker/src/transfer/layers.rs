@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use api::worker::v1::{ObjectKind, ObjectName};
-use common::Lease;
 use common::digest::Hasher;
 use common::image::{Layer, LayerOrigin};
 use fetch::FetchError;
@@ -14,8 +13,8 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::TransferError;
 use super::objects::{get, with_retries};
-use crate::content::{Chain, Pin};
-use crate::dispatch::Worker;
+use crate::content::{Chain, Pin, Right};
+use crate::dispatch::{Asker, Worker};
 
 /// Layers that are fetched at once.
 const PARALLEL: usize = 4;
@@ -24,11 +23,11 @@ const PARALLEL: usize = 4;
 /// does.
 pub(crate) async fn ensure_layers(
     worker: &Arc<Worker>,
-    lease: Lease,
+    asker: &Asker,
     layers: &[Layer],
 ) -> Result<Chain, TransferError> {
     let pins: Vec<Pin> = futures_util::stream::iter(layers.to_vec())
-        .map(|layer| ensure_layer(Arc::clone(worker), lease, layer).boxed())
+        .map(|layer| ensure_layer(Arc::clone(worker), asker.clone(), layer).boxed())
         .buffered(PARALLEL)
         .try_collect()
         .await?;
@@ -38,19 +37,25 @@ pub(crate) async fn ensure_layers(
 
 async fn ensure_layer(
     worker: Arc<Worker>,
-    lease: Lease,
+    asker: Asker,
     layer: Layer,
 ) -> Result<Pin, TransferError> {
-    if let Some(pin) = worker.content.find_layer(&layer.diff_id) {
+    let right = Right::of(&asker.project, &layer.origin);
+    // What somebody else has had is fetched once more: see `content::access`.
+    let find = || {
+        let may = worker.content.has_had(&layer.diff_id, &right);
+        may.then(|| worker.content.find_layer(&layer.diff_id)).flatten()
+    };
+    if let Some(pin) = find() {
         return Ok(pin);
     }
     let lock = worker.content.fetch_lock(layer.diff_id);
     let _guard = lock.lock().await;
-    if let Some(pin) = worker.content.find_layer(&layer.diff_id) {
+    if let Some(pin) = find() {
         return Ok(pin);
     }
     with_retries(|| async {
-        let reader = open_blob(&worker, lease, &layer).await?;
+        let reader = open_blob(&worker, &asker, &layer).await?;
         let scratch = worker.content.scratch()?;
         let target = scratch.path().join("layer");
         let directory = target.clone();
@@ -66,7 +71,9 @@ async fn ensure_layer(
             return Err(TransferError::Damaged(format!("layer {}", layer.blob)));
         }
         let bytes = extracted.content_bytes;
-        Ok(worker.content.commit_layer(&target, &layer.diff_id, bytes)?)
+        let pin = worker.content.commit_layer(&target, &layer.diff_id, bytes)?;
+        worker.content.note_had(&layer.diff_id, &right);
+        Ok(pin)
     })
     .await
 }
@@ -74,11 +81,12 @@ async fn ensure_layer(
 /// The bytes of a layer's blob, from the nearest place that has them.
 pub(crate) async fn open_blob(
     worker: &Arc<Worker>,
-    lease: Lease,
+    asker: &Asker,
     layer: &Layer,
 ) -> Result<Box<dyn AsyncRead + Send + Unpin>, TransferError> {
     // A file that is open can be read even when it loses its name.
-    if let Some(pin) = worker.content.find_blob(&layer.blob)
+    if worker.content.has_had(&layer.blob, &Right::of(&asker.project, &layer.origin))
+        && let Some(pin) = worker.content.find_blob(&layer.blob)
         && let Ok(file) = tokio::fs::File::open(pin.path()).await
     {
         return Ok(Box::new(file));
@@ -100,7 +108,7 @@ pub(crate) async fn open_blob(
         LayerOrigin::Farm | LayerOrigin::Brought => {
             let (kind, digest, size_bytes) = (ObjectKind::Blob, layer.blob, layer.size_bytes);
             let object = ObjectName { kind, digest, size_bytes };
-            let response = get(&worker.client, lease, object, None).await?;
+            let response = get(&worker.client, asker.lease, object, None).await?;
             let stream = response.bytes_stream().map_err(std::io::Error::other);
             Ok(Box::new(StreamReader::new(stream.boxed())))
         }
@@ -138,14 +146,17 @@ async fn open_foreign(
 /// A layer's blob as a file, which stays as long as the pin does.
 pub(crate) async fn ensure_blob(
     worker: &Arc<Worker>,
-    lease: Lease,
+    asker: &Asker,
     layer: &Layer,
 ) -> Result<Pin, TransferError> {
-    if let Some(pin) = worker.content.find_blob(&layer.blob) {
+    let right = Right::of(&asker.project, &layer.origin);
+    if worker.content.has_had(&layer.blob, &right)
+        && let Some(pin) = worker.content.find_blob(&layer.blob)
+    {
         return Ok(pin);
     }
     with_retries(|| async {
-        let mut reader = open_blob(worker, lease, layer).await?.take(layer.size_bytes + 1);
+        let mut reader = open_blob(worker, asker, layer).await?.take(layer.size_bytes + 1);
         let scratch = worker.content.scratch()?;
         let path = scratch.path().join("blob");
         let mut file = tokio::fs::File::create(&path).await?;
@@ -163,7 +174,9 @@ pub(crate) async fn ensure_blob(
         if hasher.finish() != layer.blob {
             return Err(TransferError::Damaged(format!("layer {}", layer.blob)));
         }
-        Ok(worker.content.commit_blob(&path, &layer.blob)?)
+        let pin = worker.content.commit_blob(&path, &layer.blob)?;
+        worker.content.note_had(&layer.blob, &right);
+        Ok(pin)
     })
     .await
 }

@@ -167,7 +167,12 @@ async fn upload_one(
         if response.status().is_success() {
             return Ok(object.size_bytes);
         }
-        Err(refused(response).await)
+        match refused(response).await {
+            TransferError::Client(error) if error.is_mismatch() => {
+                Err(TransferError::Damaged(object.digest.to_string()))
+            }
+            error => Err(error),
+        }
     })
     .await
 }

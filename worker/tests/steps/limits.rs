@@ -1,6 +1,5 @@
 //! Commands that take too much: they are ended, named, and leave nothing.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use api::public::v1::LogStream;
@@ -21,20 +20,8 @@ async fn run_and_look(
     change(&mut request);
     let id = request.id.clone();
     let ran = run(&sandbox.runtime, request).await.unwrap();
-    assert_eq!(cgroups_named(Path::new("/sys/fs/cgroup"), &id, 3), 0, "{script}");
+    assert_eq!(testkit::cgroups_named(&id), 0, "{script}");
     ran
-}
-
-/// Cgroups of this name at most `depth` directories down.
-fn cgroups_named(directory: &Path, name: &str, depth: u32) -> usize {
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    directories
-        .map(|entry| {
-            let below = if depth == 0 { 0 } else { cgroups_named(&entry.path(), name, depth - 1) };
-            below + usize::from(entry.file_name() == name)
-        })
-        .sum()
 }
 
 #[tokio::test]

@@ -3,9 +3,10 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use common::plan::Network;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -84,9 +85,23 @@ fn networks() -> (Namespace, Namespace) {
     outside.ip(
         "link set lo up\naddr add 198.51.100.2/24 dev outer\naddr add 198.51.100.3/24 dev outer\n\
          addr add 169.254.169.254/32 dev outer\naddr add fd12::2/64 dev outer nodad\n\
-         link set outer up\n",
+         addr add fd99::5/128 dev outer nodad\naddr add fd00:ec2::254/128 dev outer nodad\n\
+         addr add 64:ff9b::c633:6403/128 dev outer nodad\nlink set outer up\n",
     );
     worker.ip("route add 169.254.169.254/32 dev inner\nroute add default via 198.51.100.2\n");
+    worker.ip("route add ::/0 via fd12::2\n");
+    // Until neighbours know each other the first packets are lost.
+    worker.within(|| {
+        let nobody: SocketAddr = "[fd99::5]:1".parse().unwrap();
+        let limit = std::time::Instant::now() + Duration::from_secs(20);
+        loop {
+            let tried = TcpStream::connect_timeout(&nobody, Duration::from_secs(1));
+            if tried.unwrap_err().kind() == std::io::ErrorKind::ConnectionRefused {
+                break;
+            }
+            assert!(std::time::Instant::now() < limit, "the outside cannot be reached");
+        }
+    });
     (worker, outside)
 }
 
@@ -115,9 +130,13 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 fn the_internet_is_reached_and_the_farm_the_host_and_its_cloud_are_not() {
     let (worker, outside) = networks();
     let open = outside.listen("198.51.100.2:8080");
-    let reachable = ["198.51.100.2:8080", "198.51.100.3:8080"];
+    let reachable = ["198.51.100.2:8080", "198.51.100.3:8080", "[fd99::5]:8080", "[fd12::2]:9090"];
     let others = [
         outside.listen("198.51.100.3:8080"),
+        outside.listen("[fd99::5]:8080"),
+        outside.listen("[fd12::2]:9090"),
+        outside.listen("[fd00:ec2::254]:80"),
+        outside.listen("[64:ff9b::c633:6403]:6379"),
         outside.listen("198.51.100.2:5432"),
         outside.listen("198.51.100.3:6379"),
         outside.listen("169.254.169.254:80"),
@@ -132,8 +151,11 @@ fn the_internet_is_reached_and_the_farm_the_host_and_its_cloud_are_not() {
         "198.51.100.3:6379",
         "169.254.169.254:80",
         "[fd12::2]:8080",
+        "[fd00:ec2::254]:80",
+        "[64:ff9b::c633:6403]:6379",
         "127.0.0.1:7000",
         "10.0.2.2:7000",
+        "[fd00::2]:7000",
         "198.51.100.1:7000",
         "[::1]:7000",
         "[fd12::1]:7000",
@@ -168,8 +190,11 @@ fn the_internet_is_reached_and_the_farm_the_host_and_its_cloud_are_not() {
         });
     });
     assert!(open.accept().is_ok());
-    assert!(others[0].accept().is_ok());
-    for listener in &others[1..] {
+    let (reached, rest) = others.split_at(3);
+    for listener in reached {
+        assert!(listener.accept().is_ok(), "not reached: {:?}", listener.local_addr());
+    }
+    for listener in rest {
         assert!(listener.accept().is_err(), "reached {:?}", listener.local_addr());
     }
 }
@@ -190,6 +215,44 @@ fn the_hosts_network_is_reached_only_where_it_is_allowed() {
         });
     });
     assert!(listener.accept().is_ok());
+}
+
+/// Connects to a listener of its own over IPv6, and counts its default routes.
+const LOOPBACK: &str = "my $to = pack('S n N x15 C L', 10, 7000, 0, 1, 0); \
+    socket(L, 10, 1, 6) && bind(L, $to) && listen(L, 1) or die \"$!\"; \
+    socket(C, 10, 1, 6) && connect(C, $to) && accept(S, L) or die \"$!\"; \
+    open(R, '<', '/proc/net/ipv6_route'); my @out = grep { /^0{32} 00 / && !/ lo$/ } <R>; \
+    print 'met, ', @out ? 'and outward' : 'and nothing else'";
+
+#[test]
+fn the_loopback_has_ipv6_everywhere_and_leads_outward_only_where_the_host_does() {
+    let check = |leads_outward: bool| {
+        let (worker, _outside) = networks();
+        if !leads_outward {
+            worker.ip("route del ::/0 via fd12::2\n");
+        }
+        worker.within(move || {
+            block_on(async {
+                let config =
+                    RuntimeConfig { network: DefaultNetwork::Slirp, ..RuntimeConfig::default() };
+                let mut sandbox = sandbox(config);
+                assert_eq!(sandbox.runtime.has_ipv6(), leads_outward);
+                for (network, outward) in
+                    [(Network::Default, leads_outward), (Network::None, false)]
+                {
+                    let step = sandbox.step();
+                    let mut request = sandbox.request(&step, &["/usr/bin/perl", "-e", LOOPBACK]);
+                    request.op.network = network;
+                    let ran = crate::sandbox::run(&sandbox.runtime, request).await.unwrap();
+                    let expected =
+                        if outward { "met, and outward" } else { "met, and nothing else" };
+                    assert_eq!(ran.stdout, expected, "{ran:?}");
+                }
+            });
+        });
+    };
+    check(true);
+    check(false);
 }
 
 #[test]

@@ -25,6 +25,8 @@ const CALL_LIMIT: Duration = Duration::from_mins(1);
 const ATTEMPTS: u32 = 5;
 /// How long an object store that does not take a part is asked again, and the longest pause.
 const UPLOAD_PATIENCE: Duration = Duration::from_mins(2);
+/// How often a part is sent again that arrived as something else.
+const MAX_MISMATCHES: u32 = 3;
 const LONGEST_UPLOAD_PAUSE: Duration = Duration::from_secs(5);
 /// How long a stream that broke is tried to be taken up again.
 const RESUME_LIMIT: Duration = Duration::from_mins(2);
@@ -70,8 +72,11 @@ impl Client {
     ) -> Result<(), ClientError> {
         let mut pause = Duration::from_millis(200);
         let start = Instant::now();
+        let mut mismatches = 0;
         loop {
             match self.upload_once(target, path, size_bytes).await {
+                // Changed on its way; a file that changes itself never matches.
+                Err(error) if error.is_mismatch() && mismatches < MAX_MISMATCHES => mismatches += 1,
                 Err(error) if error.is_transient() && start.elapsed() < UPLOAD_PATIENCE => {
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_UPLOAD_PAUSE);
