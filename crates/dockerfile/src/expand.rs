@@ -9,7 +9,7 @@ const MAX_DEPTH: u32 = 50;
 
 /// What the expansions of one Dockerfile may cost together, in bytes and steps. Each is bounded on
 /// its own; without this a file of a few megabytes can ask for terabytes of them.
-const MAX_TOTAL_COST: u64 = 1 << 26;
+const MAX_TOTAL_COST: u64 = 1 << 25;
 
 /// What is left of [`MAX_TOTAL_COST`].
 #[derive(Debug)]

@@ -98,20 +98,26 @@ const WRONG: &[&str] = &[
     "FROM alpine\nRNU x\nCOPY file\nEXPOSE 99999\n",
 ];
 
+/// A file and what it is.
+type Named = (&'static str, fn() -> String);
+
 /// Files that are wrong by their size, or by a check that they ask for themselves.
-const WRONG_AS_A_WHOLE: [(&str, fn() -> String); 6] = [
+const WRONG_AS_A_WHOLE: [Named; 6] = [
     ("too many instructions", || format!("FROM alpine\n{}", "RUN x\n".repeat(10_000))),
     ("a long line", || format!("FROM alpine\nRUN {}\n", "x".repeat(65_533))),
     ("many lines", || format!("FROM alpine\n{}", "\n".repeat(1 << 20))),
     ("a long file", || format!("FROM alpine\n{}", "# x\n".repeat(1 << 20))),
     ("an expansion bomb", || {
         let round = |at| format!("ENV A{at}=$A{0}$A{0}$A{0}$A{0}\n", at - 1);
-        format!("FROM alpine\nENV A0=xxxxxxxxxx\n{}", (1..40).map(round).collect::<String>())
+        format!(
+            "FROM alpine\nENV A0=xxxxxxxxxx\n{}",
+            (1..40).map(round).collect::<Vec<_>>().concat()
+        )
     }),
     ("many large values", || {
         let round = |at| format!("ARG A{at}=$A{0}$A{0}$A{0}$A{0}\n", at - 1);
-        let labels = (0..500).map(|at| format!("LABEL l{at}=$A8\n")).collect::<String>();
-        format!("FROM alpine\nARG A0=xxxxxxxxxx\n{}{labels}", (1..9).map(round).collect::<String>())
+        let lines = (1..9).map(round).chain((0..500).map(|at| format!("LABEL l{at}=$A8\n")));
+        format!("FROM alpine\nARG A0=xxxxxxxxxx\n{}", lines.collect::<Vec<_>>().concat())
     }),
 ];
 
