@@ -10,9 +10,9 @@ use oci::image::{Style, assemble, assemble_index};
 use oci::media_type;
 use store::StageJobRow;
 
+use super::assign::{Ages, BESIDE, export_job};
 use super::documents::ExportDocument;
 use super::report::new_export;
-use super::sync_worker::BESIDE;
 use super::{App, AppError};
 
 impl App {
@@ -23,14 +23,17 @@ impl App {
             return Ok(());
         }
         let rows = self.store.stage_jobs(exports).await?;
-        let answers: Vec<_> = rows.into_iter().map(|row| self.answer_export(row)).collect();
+        let ages = self.ages(rows.iter()).await?;
+        let ages = &ages;
+        let answers: Vec<_> =
+            rows.into_iter().map(|row| self.answer_export(row, ages)).collect();
         stream::iter(answers).buffer_unordered(BESIDE).try_collect().await
     }
 
-    async fn answer_export(&self, row: StageJobRow) -> Result<(), AppError> {
+    async fn answer_export(&self, row: StageJobRow, ages: &Ages) -> Result<(), AppError> {
         let stage = row.id;
         let (build, plan) = (row.build, row.plan.clone());
-        let Some(job) = self.export_job(row).await? else { return Ok(()) };
+        let Some(job) = export_job(row, ages)? else { return Ok(()) };
         let Some(results) = digests(&job)? else { return Ok(()) };
         let document: ExportDocument = serde_json::from_value(plan)?;
         let exports = results.iter().map(|result| new_export(&document, result));

@@ -62,3 +62,16 @@ pub(crate) struct PlannedImage {
     /// Layers of a stage that was cached.
     pub(crate) layers: Option<Vec<Layer>>,
 }
+
+/// What of an [`ExportDocument`] the age of its images hangs on.
+#[derive(Debug, Deserialize)]
+pub(crate) struct LastKeys {
+    pub(crate) source_date_epoch: Option<i64>,
+    pub(crate) images: Vec<LastKey>,
+}
+
+/// See [`PlannedImage::last_key`].
+#[derive(Debug, Deserialize)]
+pub(crate) struct LastKey {
+    pub(crate) last_key: Option<Digest>,
+}

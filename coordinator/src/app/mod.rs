@@ -1,6 +1,7 @@
 //! Use cases, one verb a file.
 
 mod answer_export;
+mod assign;
 mod cancel_build;
 mod check_file;
 mod decide;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::worker::v1::Assignment;
-use common::{Lease, StageId, WorkerId};
+use common::{StageId, WorkerId};
 use logbus::Message;
 use rand::seq::SliceRandom as _;
-use store::{AskingRow, Claim, OfferRow, ReadyRow};
+use store::{AskingRow, Claim, Given, OfferRow, ReadyRow};
 
 use super::seats::{Rung, Seat};
 use crate::app::{App, needs, offer};
@@ -106,8 +106,8 @@ async fn serve(app: &App, offer: &OfferRow, pool: Pool<'_>) -> store::Result<Dur
     app.metrics.claims_total.with_label_values(&["lost"]).inc_by(lost as u64);
     let ready: HashMap<StageId, &ReadyRow> = found.ready.iter().map(|row| (row.id, row)).collect();
     let mut builds = BTreeSet::new();
-    for (_, lease) in &given {
-        if let Some(row) = ready.get(&lease.stage) {
+    for one in &given {
+        if let Some(row) = ready.get(&one.lease.stage) {
             #[expect(clippy::cast_precision_loss, reason = "a histogram")]
             app.metrics.dispatch_seconds.observe(row.waiting_millis as f64 / 1000.0);
             builds.insert(row.build);
@@ -122,18 +122,19 @@ async fn serve(app: &App, offer: &OfferRow, pool: Pool<'_>) -> store::Result<Dur
 }
 
 /// Rings for whoever got something, with all that it has to know of it.
-async fn hand_out(app: &App, given: Vec<(WorkerId, Lease)>) {
-    let holders: HashMap<Lease, WorkerId> =
-        given.into_iter().map(|(worker, lease)| (lease, worker)).collect();
-    let made = app.assignments(holders.keys().copied().collect()).await;
-    let made = made.unwrap_or_else(|error| {
+async fn hand_out(app: &App, given: Vec<Given>) {
+    let mut rungs: HashMap<WorkerId, Vec<Assignment>> = HashMap::new();
+    let mut holders = HashMap::new();
+    let mut jobs = Vec::new();
+    for Given { worker, lease, job } in given {
+        rungs.entry(worker).or_default();
+        holders.insert(lease, worker);
+        jobs.extend(job.map(|job| (lease, job)));
+    }
+    let made = app.assignments_of(jobs).await.unwrap_or_else(|error| {
         tracing::warn!(%error, "what was given away could not be read: the workers ask for it");
         Vec::new()
     });
-    let mut rungs: HashMap<WorkerId, Vec<Assignment>> = HashMap::new();
-    for worker in holders.values() {
-        rungs.entry(*worker).or_default();
-    }
     for assignment in made {
         if let Some(worker) = holders.get(&assignment.lease) {
             rungs.entry(*worker).or_default().push(assignment);

@@ -1,6 +1,6 @@
 //! The cache: layers by step key, slices by stage key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use common::image::Layer;
 use common::plan::SliceSelector;
@@ -66,19 +66,30 @@ impl Store {
         Ok(found)
     }
 
-    /// When the layer of a key was made.
-    pub async fn layer_created_at(
+    /// When the layers of keys were made, each in its project; of those that the cache has.
+    pub async fn layers_created_at(
         &self,
-        project: &ProjectName,
-        key: &Digest,
-    ) -> Result<Option<OffsetDateTime>> {
-        Ok(sqlx::query_scalar!(
-            "select created_at from cache_record where project = $1 and key = $2",
-            project.as_str(),
-            key.to_string(),
+        keys: &[(ProjectName, Digest)],
+    ) -> Result<HashMap<(ProjectName, Digest), OffsetDateTime>> {
+        if keys.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let projects: Vec<String> = keys.iter().map(|(project, _)| project.to_string()).collect();
+        let digests: Vec<String> = keys.iter().map(|(_, key)| key.to_string()).collect();
+        let rows = sqlx::query!(
+            r#"select w.place as "place!", c.created_at
+               from unnest($1::text[], $2::text[]) with ordinality w(project, key, place)
+               join cache_record c on c.project = w.project and c.key = w.key"#,
+            &projects,
+            &digests,
         )
-        .fetch_optional(&self.pool)
-        .await?)
+        .fetch_all(&self.pool)
+        .await?;
+        let found = rows.into_iter().filter_map(|row| {
+            let place = usize::try_from(row.place).ok()?.checked_sub(1)?;
+            Some((keys.get(place)?.clone(), row.created_at))
+        });
+        Ok(found.collect())
     }
 
     /// Which slices of these stages exist.

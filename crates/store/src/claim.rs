@@ -1,10 +1,13 @@
 //! Who holds a stage: claims, and what becomes of those of workers that are gone.
 
+use std::collections::HashMap;
+
 use common::{Epoch, Lease, SessionId, StageId, WorkerId};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::flight::wanted_by_others;
+use crate::job::{JobColumns, StageJobRow};
 use crate::result::{give_up_exports, requeue};
 use crate::{Result, Store};
 
@@ -17,6 +20,17 @@ pub struct Claim {
     pub worker: WorkerId,
     /// Its session.
     pub session: SessionId,
+}
+
+/// A stage that a worker has got.
+#[derive(Debug, Clone)]
+pub struct Given {
+    /// The worker.
+    pub worker: WorkerId,
+    /// What it holds now.
+    pub lease: Lease,
+    /// All that it has to know of it; none where that could not be read. Then it has to ask.
+    pub job: Option<StageJobRow>,
 }
 
 /// What is remembered between looks for silent workers.
@@ -46,7 +60,10 @@ impl Watch {
 impl Store {
     /// Gives stages to workers, each if it is still ready and its worker still live. The epochs grow:
     /// whoever held a stage before can write nothing any more. Returns what was given.
-    pub async fn claim_stages(&self, claims: &[Claim]) -> Result<Vec<(WorkerId, Lease)>> {
+    pub async fn claim_stages(&self, claims: &[Claim]) -> Result<Vec<Given>> {
+        if claims.is_empty() {
+            return Ok(Vec::new());
+        }
         let stages: Vec<Uuid> = claims.iter().map(|claim| claim.stage.0).collect();
         let workers: Vec<Uuid> = claims.iter().map(|claim| claim.worker.0).collect();
         let sessions: Vec<Uuid> = claims.iter().map(|claim| claim.session.0).collect();
@@ -70,15 +87,52 @@ impl Store {
                noted as (
                    insert into attempt (stage_id, epoch, worker_id)
                    select id, epoch, worker from claimed)
-               select id, epoch, worker from claimed"#,
+               select c.epoch, c.worker, j.id as "id!", j.build_id as "build_id!",
+                      j.project as "project!", j.kind as "kind!", j.label as "label!",
+                      j.dockerfile as "dockerfile!", j.plan as "plan!",
+                      j.first_step as "first_step!", j.base_layers,
+                      j.make_slices as "make_slices!", j.context, j.producers,
+                      j.has_slices as "has_slices!"
+               from claimed c join stage_job j on j.id = c.id"#,
             &stages,
             &workers,
             &sessions,
         )
         .fetch_all(&self.pool)
         .await?;
-        let lease = |id, epoch| Lease { stage: StageId(id), epoch: Epoch(epoch) };
-        Ok(rows.into_iter().map(|row| (WorkerId(row.worker), lease(row.id, row.epoch))).collect())
+        let mut leases = Vec::new();
+        let columns = rows.into_iter().map(|row| {
+            let lease = Lease { stage: StageId(row.id), epoch: Epoch(row.epoch) };
+            leases.push((WorkerId(row.worker), lease));
+            JobColumns {
+                id: row.id,
+                build_id: row.build_id,
+                project: row.project,
+                kind: row.kind,
+                label: row.label,
+                dockerfile: row.dockerfile,
+                plan: row.plan,
+                first_step: row.first_step,
+                base_layers: row.base_layers,
+                make_slices: row.make_slices,
+                context: row.context,
+                producers: row.producers,
+                has_slices: row.has_slices,
+            }
+        });
+        let columns = columns.collect();
+        // They are given away, whatever becomes of this.
+        let jobs = self.jobs(columns).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "what was given away could not be read: the workers ask for it");
+            Vec::new()
+        });
+        let mut jobs: HashMap<StageId, StageJobRow> =
+            jobs.into_iter().map(|job| (job.id, job)).collect();
+        let given = leases.into_iter().map(|(worker, lease)| {
+            let job = jobs.remove(&lease.stage);
+            Given { worker, lease, job }
+        });
+        Ok(given.collect())
     }
 
     /// Gives up on workers that have not called for `lost_after_secs`: their stages are ready again.

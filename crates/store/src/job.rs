@@ -6,6 +6,7 @@ use common::image::Layer;
 use common::plan::SliceSelector;
 use common::stage::StageKind;
 use common::{BuildId, Digest, ProjectName, StageId};
+use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -45,6 +46,33 @@ pub struct StageJobRow {
     pub slices: Vec<(StageId, CachedSlice)>,
 }
 
+/// A row of the view `stage_job`.
+pub(crate) struct JobColumns {
+    pub(crate) id: Uuid,
+    pub(crate) build_id: Uuid,
+    pub(crate) project: String,
+    pub(crate) kind: String,
+    pub(crate) label: String,
+    pub(crate) dockerfile: String,
+    pub(crate) plan: Value,
+    pub(crate) first_step: i32,
+    pub(crate) base_layers: Option<Value>,
+    pub(crate) make_slices: Value,
+    pub(crate) context: Option<String>,
+    pub(crate) producers: Option<Value>,
+    pub(crate) has_slices: bool,
+}
+
+/// A stage that another one starts from, or that an export takes.
+#[derive(Deserialize)]
+struct Producer {
+    stage: StageId,
+    /// None while they are not stored.
+    layers: Option<Vec<Layer>>,
+}
+
+type SlicesOf = HashMap<Uuid, Vec<(StageId, CachedSlice)>>;
+
 impl Store {
     /// All that a worker has to know of a stage.
     pub async fn stage_job(&self, stage: StageId) -> Result<StageJobRow> {
@@ -54,69 +82,38 @@ impl Store {
     /// All that workers have to know of some stages, in any order. Those that are gone are left out.
     pub async fn stage_jobs(&self, stages: &[StageId]) -> Result<Vec<StageJobRow>> {
         let stages: Vec<Uuid> = stages.iter().map(|stage| stage.0).collect();
-        let rows = sqlx::query!(
-            r#"select s.id, s.build_id, s.project, s.kind, d.label, b.dockerfile, d.plan,
-                      d.first_step, d.base_layers, d.make_slices, b.context
-               from stage s join stage_detail d on d.stage_id = s.id join build b on b.id = s.build_id
-               where s.id = any($1)"#,
+        let rows = sqlx::query_as!(
+            JobColumns,
+            r#"select id as "id!", build_id as "build_id!", project as "project!",
+                      kind as "kind!", label as "label!", dockerfile as "dockerfile!",
+                      plan as "plan!", first_step as "first_step!", base_layers,
+                      make_slices as "make_slices!", context, producers,
+                      has_slices as "has_slices!"
+               from stage_job where id = any($1)"#,
             &stages,
         )
-        .fetch_all(&self.pool);
-        let rows = async { Ok(rows.await?) };
-        let (rows, mut producers, mut slices) =
-            tokio::try_join!(rows, self.producers(&stages), self.slices_for(&stages))?;
+        .fetch_all(&self.pool)
+        .await?;
+        self.jobs(rows).await
+    }
+
+    /// Rows with the slices that their stages read.
+    pub(crate) async fn jobs(&self, rows: Vec<JobColumns>) -> Result<Vec<StageJobRow>> {
+        let readers = rows.iter().filter(|row| row.has_slices).map(|row| row.id);
+        let mut slices = self.slices_for(&readers.collect::<Vec<_>>()).await?;
         let jobs = rows.into_iter().map(|row| {
-            let producers = producers.remove(&row.id).unwrap_or_default();
-            let unstored = producers.iter().find(|(_, layers)| layers.is_none());
-            Ok(StageJobRow {
-                id: StageId(row.id),
-                build: BuildId(row.build_id),
-                project: row.project.parse().map_err(|_| StoreError::WrongState("project name"))?,
-                kind: StageKind::from_name(&row.kind).ok_or(StoreError::WrongState("stage"))?,
-                label: row.label,
-                dockerfile: row.dockerfile,
-                plan: row.plan,
-                first_step: u32::try_from(row.first_step).unwrap_or(0),
-                base_layers: row.base_layers.map(|layers| read("layers", layers)).transpose()?,
-                unstored_base: unstored.map(|(producer, _)| StageId(*producer)),
-                producer_layers: producers
-                    .into_iter()
-                    .filter_map(|(producer, layers)| Some((producer, layers?)))
-                    .map(|(producer, layers)| Ok((StageId(producer), read("layers", layers)?)))
-                    .collect::<Result<_>>()?,
-                make_slices: read("slices", row.make_slices)?,
-                context: row.context.and_then(|digest| digest.parse().ok()),
-                slices: slices.remove(&row.id).unwrap_or_default(),
-            })
+            let slices = slices.remove(&row.id).unwrap_or_default();
+            row.with(slices)
         });
         jobs.collect()
     }
 
-    /// The stages that these start from, and their layers, by consumer.
-    async fn producers(
-        &self,
-        stages: &[Uuid],
-    ) -> Result<HashMap<Uuid, Vec<(Uuid, Option<Value>)>>> {
-        let rows = sqlx::query!(
-            r#"select e.consumer, e.producer, d.layers
-               from stage_edge e join stage_detail d on d.stage_id = e.producer
-               where e.consumer = any($1) and e.is_base"#,
-            stages,
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        let mut found: HashMap<Uuid, Vec<_>> = HashMap::new();
-        for row in rows {
-            found.entry(row.consumer).or_default().push((row.producer, row.layers));
-        }
-        Ok(found)
-    }
-
     /// The slices that there are of what these read, by consumer.
-    async fn slices_for(
-        &self,
-        stages: &[Uuid],
-    ) -> Result<HashMap<Uuid, Vec<(StageId, CachedSlice)>>> {
+    async fn slices_for(&self, stages: &[Uuid]) -> Result<SlicesOf> {
+        let mut found = SlicesOf::new();
+        if stages.is_empty() {
+            return Ok(found);
+        }
         let rows = sqlx::query!(
             r#"select e.consumer, l.stage_id, l.paths, l.manifest, l.inline_manifest, l.files,
                       l.content_bytes, l.stored_bytes, l.content
@@ -126,7 +123,6 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await?;
-        let mut found: HashMap<Uuid, Vec<_>> = HashMap::new();
         for slice in rows {
             let Ok(manifest) = slice.manifest.parse() else { continue };
             let paths: Vec<String> = read("slice", slice.paths)?;
@@ -142,5 +138,32 @@ impl Store {
             found.entry(slice.consumer).or_default().push((StageId(slice.stage_id), cached));
         }
         Ok(found)
+    }
+}
+
+impl JobColumns {
+    fn with(self, slices: Vec<(StageId, CachedSlice)>) -> Result<StageJobRow> {
+        let producers = self.producers.map(|producers| read("layers", producers)).transpose()?;
+        let producers: Vec<Producer> = producers.unwrap_or_default();
+        let unstored = producers.iter().find(|producer| producer.layers.is_none());
+        Ok(StageJobRow {
+            id: StageId(self.id),
+            build: BuildId(self.build_id),
+            project: self.project.parse().map_err(|_| StoreError::WrongState("project name"))?,
+            kind: StageKind::from_name(&self.kind).ok_or(StoreError::WrongState("stage"))?,
+            label: self.label,
+            dockerfile: self.dockerfile,
+            plan: self.plan,
+            first_step: u32::try_from(self.first_step).unwrap_or(0),
+            base_layers: self.base_layers.map(|layers| read("layers", layers)).transpose()?,
+            unstored_base: unstored.map(|producer| producer.stage),
+            producer_layers: producers
+                .into_iter()
+                .filter_map(|producer| Some((producer.stage, producer.layers?)))
+                .collect(),
+            make_slices: read("slices", self.make_slices)?,
+            context: self.context.and_then(|digest| digest.parse().ok()),
+            slices,
+        })
     }
 }

@@ -35,7 +35,7 @@ mod worker;
 pub use agent::{AgentQuestion, AgentRow, AgentState, Asked, Asker};
 pub use build::{BuildOrder, ClaimedBuild, NewBuild, PLANNER_RENEW, Submitted};
 pub use cache::{CachedSlice, SliceKey};
-pub use claim::{Claim, Watch};
+pub use claim::{Claim, Given, Watch};
 pub use content::{ContentFacts, ContentFound};
 pub use exchange::{Exchange, Exchanged};
 pub use finish::Finishes;

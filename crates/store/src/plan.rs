@@ -154,7 +154,7 @@ impl Store {
         }
         let mut leaders = find_leaders(&mut transaction, project, plan).await?;
         let led: Vec<Option<Leader>> = plan.stages.iter().map(|stage| leaders.of(stage)).collect();
-        insert_stages(&mut transaction, (build, project), &plan.stages, &led).await?;
+        insert_stages(&mut transaction, (build, project), plan, &led).await?;
         let mut attached = 0;
         for (stage, leader) in plan.stages.iter().zip(&led) {
             for slice in &stage.slices {
@@ -165,75 +165,101 @@ impl Store {
                 attached += 1;
             }
         }
-        insert_edges(&mut transaction, &plan.edges).await?;
-        // What the cache was found to have may have gone since.
-        let missing = renew_objects_of(&mut transaction, build.0).await?;
-        if !missing.is_empty() {
-            transaction.rollback().await?;
-            self.forget_broken(project.as_str(), &missing).await?;
-            return Err(StoreError::PlanIsOld);
+        if attached > 0 || refers_to_objects(plan) {
+            // What the cache was found to have may have gone since.
+            let missing = renew_objects_of(&mut transaction, build.0).await?;
+            if !missing.is_empty() {
+                transaction.rollback().await?;
+                self.forget_broken(project.as_str(), &missing).await?;
+                return Err(StoreError::PlanIsOld);
+            }
         }
-        crate::finish::end_build_if_done(&mut transaction, build.0).await?;
+        if is_done(plan, &led) {
+            crate::finish::end_build_if_done(&mut transaction, build.0).await?;
+        }
         transaction.commit().await?;
         Ok(attached)
     }
 }
 
-/// Stores stages with their details and steps, in a statement a table: plans may be large.
+/// Whether a plan may need something that the farm holds.
+fn refers_to_objects(plan: &NewPlan) -> bool {
+    let holds = |layers: &Option<Vec<Layer>>| layers.as_ref().is_some_and(|all| !all.is_empty());
+    let is_found = |stage: &NewStage| {
+        !stage.slices.is_empty() || holds(&stage.layers) || holds(&stage.base_layers)
+    };
+    !plan.inputs.is_empty() || plan.stages.iter().any(is_found)
+}
+
+/// Whether nothing is left to do for a build with this plan.
+fn is_done(plan: &NewPlan, led: &[Option<Leader>]) -> bool {
+    let mut goals = plan.stages.iter().zip(led).filter(|(stage, _)| stage.is_goal);
+    goals.all(|(stage, leader)| {
+        stage.state == StageState::Cached || leader.is_some_and(|leader| leader.is_done)
+    })
+}
+
+/// Stores stages with their details, steps and edges, in one statement: plans may be large, and from
+/// when a stage is ready nothing is to stand between it and a worker.
 async fn insert_stages(
     connection: &mut sqlx::PgConnection,
     (build, project): (BuildId, &ProjectName),
-    stages: &[NewStage],
+    plan: &NewPlan,
     led: &[Option<Leader>],
 ) -> Result<()> {
+    let stages = &plan.stages;
     let rows = stages.iter().zip(led).enumerate();
     let rows: Vec<Value> =
         rows.map(|(position, (stage, leader))| stage_row(position, stage, *leader)).collect();
+    let details: Vec<Value> = stages.iter().map(detail_row).collect::<Result<_>>()?;
+    let steps = stages.iter().flat_map(|stage| stage.steps.iter().map(|step| (stage.id, step)));
+    let steps: Vec<Value> =
+        steps.map(|(stage, step)| step_row(stage, step)).collect::<Result<_>>()?;
+    let consumers: Vec<Uuid> = plan.edges.iter().map(|edge| edge.consumer.0).collect();
+    let producers: Vec<Uuid> = plan.edges.iter().map(|edge| edge.producer.0).collect();
+    let are_bases: Vec<bool> = plan.edges.iter().map(|edge| edge.is_base).collect();
     sqlx::query!(
-        r#"insert into stage (id, build_id, project, position, kind, state, platform, depth,
-                              bases_missing, priority, critical_millis, labels, cpu_millis,
-                              memory_bytes, base_chain, base_bytes, timeout_secs, key,
-                              attached_to, goal, ready_at, ended_at, done_at)
-           select id, $1, $2, position, kind, state, platform, depth, bases_missing, priority,
-                  critical_millis, labels, cpu_millis, memory_bytes, base_chain, base_bytes,
-                  timeout_secs, key, attached_to, goal,
-                  case when state in ('ready', 'attached') then clock_timestamp() end,
-                  case when state in ('cached', 'skipped') then now() end,
-                  case when is_done then now() end
-           from jsonb_to_recordset($3) as r(
-                  id uuid, position int, kind text, state text, platform text, depth int,
-                  bases_missing int, priority smallint, critical_millis bigint, labels text[],
-                  cpu_millis int, memory_bytes bigint, base_chain text, base_bytes bigint,
-                  timeout_secs int, key text, attached_to uuid, goal bool, is_done bool)"#,
+        r#"with stages as (
+               insert into stage (id, build_id, project, position, kind, state, platform, depth,
+                                  bases_missing, priority, critical_millis, labels, cpu_millis,
+                                  memory_bytes, base_chain, base_bytes, timeout_secs, key,
+                                  attached_to, goal, ready_at, ended_at, done_at)
+               select id, $1, $2, position, kind, state, platform, depth, bases_missing, priority,
+                      critical_millis, labels, cpu_millis, memory_bytes, base_chain, base_bytes,
+                      timeout_secs, key, attached_to, goal,
+                      case when state in ('ready', 'attached') then clock_timestamp() end,
+                      case when state in ('cached', 'skipped') then now() end,
+                      case when is_done then now() end
+               from jsonb_to_recordset($3) as r(
+                      id uuid, position int, kind text, state text, platform text, depth int,
+                      bases_missing int, priority smallint, critical_millis bigint, labels text[],
+                      cpu_millis int, memory_bytes bigint, base_chain text, base_bytes bigint,
+                      timeout_secs int, key text, attached_to uuid, goal bool, is_done bool)),
+           details as (
+               insert into stage_detail (stage_id, label, plan, first_step, base_layers,
+                                         make_slices, layers, lineage)
+               select id, label, plan, first_step, base_layers, make_slices, layers, lineage
+               from jsonb_to_recordset($4) as r(
+                      id uuid, label text, plan jsonb, first_step int, base_layers jsonb,
+                      make_slices jsonb, layers jsonb, lineage text)),
+           edges as (
+               insert into stage_edge (consumer, producer, is_base)
+               select consumer, producer, bool_or(is_base)
+               from unnest($6::uuid[], $7::uuid[], $8::bool[]) e(consumer, producer, is_base)
+               group by consumer, producer)
+           insert into step (stage_id, number, display, line_start, line_end, key, key_parts, state)
+           select stage, number, display, line_start, line_end, key, key_parts, state
+           from jsonb_to_recordset($5) as r(
+                  stage uuid, number int, display text, line_start int, line_end int, key text,
+                  key_parts jsonb, state text)"#,
         build.0,
         project.as_str(),
         Value::Array(rows),
-    )
-    .execute(&mut *connection)
-    .await?;
-    let rows: Vec<Value> = stages.iter().map(detail_row).collect::<Result<_>>()?;
-    sqlx::query!(
-        r#"insert into stage_detail (stage_id, label, plan, first_step, base_layers, make_slices,
-                                     layers, lineage)
-           select id, label, plan, first_step, base_layers, make_slices,
-                  layers, lineage
-           from jsonb_to_recordset($1) as r(
-                  id uuid, label text, plan jsonb, first_step int, base_layers jsonb,
-                  make_slices jsonb, layers jsonb, lineage text)"#,
-        Value::Array(rows),
-    )
-    .execute(&mut *connection)
-    .await?;
-    let steps = stages.iter().flat_map(|stage| stage.steps.iter().map(|step| (stage.id, step)));
-    let rows: Vec<Value> =
-        steps.map(|(stage, step)| step_row(stage, step)).collect::<Result<_>>()?;
-    sqlx::query!(
-        r#"insert into step (stage_id, number, display, line_start, line_end, key, key_parts, state)
-           select stage, number, display, line_start, line_end, key, key_parts, state
-           from jsonb_to_recordset($1) as r(
-                  stage uuid, number int, display text, line_start int, line_end int, key text,
-                  key_parts jsonb, state text)"#,
-        Value::Array(rows),
+        Value::Array(details),
+        Value::Array(steps),
+        &consumers,
+        &producers,
+        &are_bases,
     )
     .execute(connection)
     .await?;
@@ -290,24 +316,6 @@ fn step_row(stage: StageId, step: &NewStep) -> Result<Value> {
         "key_parts": write("key", &step.key_parts)?,
         "state": if step.cached { "cached" } else { "pending" },
     }))
-}
-
-async fn insert_edges(connection: &mut sqlx::PgConnection, edges: &[NewEdge]) -> Result<()> {
-    let consumers: Vec<Uuid> = edges.iter().map(|edge| edge.consumer.0).collect();
-    let producers: Vec<Uuid> = edges.iter().map(|edge| edge.producer.0).collect();
-    let are_bases: Vec<bool> = edges.iter().map(|edge| edge.is_base).collect();
-    sqlx::query!(
-        r#"insert into stage_edge (consumer, producer, is_base)
-           select consumer, producer, bool_or(is_base)
-           from unnest($1::uuid[], $2::uuid[], $3::bool[]) e(consumer, producer, is_base)
-           group by consumer, producer"#,
-        &consumers,
-        &producers,
-        &are_bases,
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
 }
 
 /// Records a slice of a stage; the same one twice is fine.

@@ -129,7 +129,7 @@ impl Database {
     pub(crate) async fn claim(&self, stage: StageId, worker: Worker) -> Option<Lease> {
         let claim = Claim { stage, worker: worker.id, session: worker.session };
         let given = self.store.claim_stages(&[claim]).await.unwrap();
-        given.first().map(|(_, lease)| *lease)
+        given.first().map(|given| given.lease)
     }
 
     /// The state of each stage of a build.

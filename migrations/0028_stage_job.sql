@@ -1,0 +1,10 @@
+-- All that a worker has to know of a stage, but for the slices that it reads.
+create view stage_job as
+    select s.id, s.build_id, s.project, s.kind, d.label, b.dockerfile, d.plan, d.first_step,
+           d.base_layers, d.make_slices, b.context,
+           (select jsonb_agg(jsonb_build_object('stage', e.producer, 'layers', p.layers))
+            from stage_edge e join stage_detail p on p.stage_id = e.producer
+            where e.consumer = s.id and e.is_base) as producers,
+           exists (select 1 from stage_edge e join stage_slice l on l.stage_id = e.producer
+                   where e.consumer = s.id) as has_slices
+    from stage s join stage_detail d on d.stage_id = s.id join build b on b.id = s.build_id;
