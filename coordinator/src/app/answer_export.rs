@@ -25,8 +25,7 @@ impl App {
         let rows = self.store.stage_jobs(exports).await?;
         let ages = self.ages(rows.iter()).await?;
         let ages = &ages;
-        let answers: Vec<_> =
-            rows.into_iter().map(|row| self.answer_export(row, ages)).collect();
+        let answers: Vec<_> = rows.into_iter().map(|row| self.answer_export(row, ages)).collect();
         stream::iter(answers).buffer_unordered(BESIDE).try_collect().await
     }
 

@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use api::worker::v1::{
-    Abandon, AbandonReason, HeldPhase, InputReady, SyncRequest, SyncResponse,
-};
+use api::worker::v1::{Abandon, AbandonReason, HeldPhase, InputReady, SyncRequest, SyncResponse};
 use common::{Lease, StageId};
 use store::{
     CachedSlice, Exchange, Exchanged, Held, NeedsRow, OfferRow, Store, StoreError, SyncState,

@@ -114,24 +114,26 @@ impl Store {
                            order by s.project limit 1)
                    from project p where p.project is not null),
                candidate as materialized (
-                   select distinct c.id from project p cross join lateral (
-                       (select s.id from stage s
+                   select distinct on (c.id) c.* from project p cross join lateral (
+                       (select s.* from stage s
                         where s.state = 'ready' and s.project = p.project and s.not_before <= now()
                           and s.platform = any($2) and s.labels <@ $3
                           and (s.only_worker is null or s.only_worker = any($1))
                           and ($4::int = 0 or s.cpu_millis <= $4) and ($5::bigint = 0 or s.memory_bytes <= $5)
                         order by s.priority desc, s.critical_millis desc, s.ready_at limit $6)
                        union all
-                       (select s.id from stage s
+                       (select s.* from stage s
                         where s.state = 'ready' and s.project = p.project and s.not_before <= now()
                           and s.platform = any($2) and s.labels <@ $3
                           and (s.only_worker is null or s.only_worker = any($1))
                           and ($4::int = 0 or s.cpu_millis <= $4) and ($5::bigint = 0 or s.memory_bytes <= $5)
                         order by s.ready_at limit $6 / 4)) c
                    where p.project is not null limit 2000)
-               select s.id, s.build_id, s.project, s.platform, s.labels, s.cpu_millis,
-                      s.memory_bytes, s.priority, s.critical_millis, s.base_bytes, s.base_chain,
-                      s.home_worker, s.only_worker,
+               select s.id as "id!", s.build_id as "build_id!", s.project as "project!",
+                      s.platform as "platform!", s.labels as "labels!",
+                      s.cpu_millis as "cpu_millis!", s.memory_bytes as "memory_bytes!",
+                      s.priority as "priority!", s.critical_millis as "critical_millis!",
+                      s.base_bytes as "base_bytes!", s.base_chain, s.home_worker, s.only_worker,
                       (extract(epoch from now() - s.ready_at) * 1000)::bigint as "waiting!",
                       array(
                           (select w.id from worker w
@@ -149,7 +151,7 @@ impl Store {
                            limit 2)) as "near!",
                       array(select a.worker_id from attempt a
                             where a.stage_id = s.id and a.outcome in ('failed', 'lost')) as "failed!"
-               from candidate c join stage s on s.id = c.id where s.state = 'ready'"#,
+               from candidate s"#,
             &workers,
             &offer.platforms,
             &offer.labels,

@@ -8,3 +8,6 @@ create view stage_job as
            exists (select 1 from stage_edge e join stage_slice l on l.stage_id = e.producer
                    where e.consumer = s.id) as has_slices
     from stage s join stage_detail d on d.stage_id = s.id join build b on b.id = s.build_id;
+
+-- They are counted without a look at those that have ended.
+create index stage_waiting on stage (build_id) where state = 'waiting';
