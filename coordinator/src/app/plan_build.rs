@@ -9,8 +9,9 @@ use blobstore::manifest::{self, MAX_STORED_BYTES};
 use blobstore::names;
 use common::outcome::Failure;
 use common::plan::{DEFAULT_AGENT, Plan, PlannedStage};
+use common::stage::{StageKind, StageState};
 use common::tree::Manifest;
-use common::{BuildId, Digest, FailureClass, Platform, ProjectName};
+use common::{BuildId, Digest, FailureClass, Platform, ProjectName, StageId};
 use dockerfile::{Dockerfile, ImageFacts, Links, NamedContext, Options, Planned, context_name};
 use logbus::Message;
 use oci::Reference;
@@ -142,7 +143,10 @@ impl App {
             match self.store.save_plan(build.id, &build.project, planner, &plan).await {
                 Ok(attached) => {
                     self.metrics.attached_total.inc_by(attached as u64);
-                    let exports = self.store.ready_exports(build.id).await?;
+                    let ready = plan.stages.iter().filter(|stage| {
+                        stage.kind == StageKind::Export && stage.state == StageState::Ready
+                    });
+                    let exports: Vec<StageId> = ready.map(|stage| stage.id).collect();
                     self.answer_exports(&exports).await?;
                     return Ok(());
                 }

@@ -1,6 +1,6 @@
 //! One round.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -149,30 +149,41 @@ async fn hand_out(app: &App, given: Vec<Given>) {
 /// Workers that have what something starts from come first, the others in any order.
 fn in_order<'a>(mut pool: Pool<'a>, found: &Found) -> Pool<'a> {
     pool.shuffle(&mut rand::rng());
-    let near: BTreeSet<WorkerId> = found
+    let near: HashSet<WorkerId> = found
         .holders
         .iter()
         .map(|(_, worker)| *worker)
         .chain(found.ready.iter().flat_map(|row| row.home.into_iter().chain(row.only)))
         .collect();
-    pool.sort_by_key(|(seat, ..)| !near.contains(&seat.worker));
-    pool
+    if near.is_empty() {
+        return pool;
+    }
+    let (mut first, others): (Pool<'a>, Pool<'a>) =
+        pool.into_iter().partition(|(seat, ..)| near.contains(&seat.worker));
+    first.extend(others);
+    first
 }
 
 /// Lets one worker after the other choose from what is left. Returns what they chose, and the
 /// shortest time that a stage waits for somebody better.
 fn distribute(ready: &[ReadyRow], found: &Found, pool: Pool<'_>) -> (Vec<Claim>, Duration) {
     let (mut claims, mut pause) = (Vec::new(), Duration::MAX);
-    let mut left: Vec<&ReadyRow> = ready.iter().collect();
-    let mut running = found.shares.running.clone();
+    let mut left: Vec<(&ReadyRow, Ready)> = ready.iter().map(|row| (row, fact(row))).collect();
+    let mut shares =
+        Shares { running: found.shares.running.clone(), weights: found.shares.weights.clone() };
     let count = u32::try_from(pool.len()).unwrap_or(u32::MAX);
     for (place, (seat, free_slots, row)) in (1..).zip(pool) {
         if left.is_empty() {
             break;
         }
         let worker = seat.worker;
-        let candidates = left.iter().filter(|row| row.only.is_none_or(|only| only == worker));
-        let facts: Vec<Ready> = candidates.map(|row| fact(row, worker, found)).collect();
+        for (row, fact) in &mut left {
+            see_from(fact, row, worker, found);
+        }
+        let candidates = left
+            .iter()
+            .filter(|(row, _)| row.only.is_none_or(|only| only == worker))
+            .map(|(_, fact)| fact);
         let asking = Asking {
             offer: offer(row.offer.clone()),
             used_cpu_millis: row.used_cpu_millis,
@@ -181,30 +192,28 @@ fn distribute(ready: &[ReadyRow], found: &Found, pool: Pool<'_>) -> (Vec<Claim>,
             other_idle: found.others.saturating_add(count - place),
             is_quarantined: row.is_quarantined,
         };
-        let shares = Shares { running: running.clone(), weights: found.shares.weights.clone() };
-        let choice = choose(&facts, &asking, &shares);
+        let choice = choose(candidates, &asking, &shares);
         for (stage, why) in &choice.left {
             tracing::trace!(stage.id = %stage, worker.id = %worker, ?why, "left alone");
             if let Left::Home(rest) = why {
                 pause = pause.min(*rest);
             }
         }
-        let is_taken = |id: &StageId| choice.take.contains(id);
-        for row in left.iter().filter(|row| is_taken(&row.id)) {
-            *running.entry(row.project.clone()).or_default() += 1;
-        }
-        left.retain(|row| !is_taken(&row.id));
+        left.retain(|(row, _)| {
+            let is_taken = choice.take.contains(&row.id);
+            if is_taken {
+                *shares.running.entry(row.project.clone()).or_default() += 1;
+            }
+            !is_taken
+        });
         let claim = |stage| Claim { stage, worker, session: seat.session };
         claims.extend(choice.take.into_iter().map(claim));
     }
     (claims, pause)
 }
 
-/// A stage as it looks to a worker.
-fn fact(row: &ReadyRow, worker: WorkerId, found: &Found) -> Ready {
-    // However little it is, it is worth a moment.
-    let has = |is_there: bool| if is_there { row.base_bytes.max(1) } else { 0 };
-    let holds = |chain: &String| found.holders.contains(&(chain.clone(), worker));
+/// A stage as it looks from nowhere.
+fn fact(row: &ReadyRow) -> Ready {
     Ready {
         id: row.id,
         project: row.project.clone(),
@@ -212,8 +221,21 @@ fn fact(row: &ReadyRow, worker: WorkerId, found: &Found) -> Ready {
         priority: row.priority,
         critical_millis: row.critical_millis,
         waiting_millis: row.waiting_millis,
-        here_bytes: has(row.home == Some(worker) || row.base_chain.as_ref().is_some_and(holds)),
-        elsewhere_bytes: has(row.near.iter().any(|near| *near != worker)),
-        failed_here: row.failed.contains(&worker),
+        here_bytes: 0,
+        elsewhere_bytes: 0,
+        failed_here: false,
     }
+}
+
+/// What of it is another matter for each worker. A base without bytes is everywhere.
+fn see_from(fact: &mut Ready, row: &ReadyRow, worker: WorkerId, found: &Found) {
+    let has = |is_there: bool| if is_there { row.base_bytes } else { 0 };
+    let holds = || {
+        let chain = row.base_chain.as_ref();
+        !found.holders.is_empty()
+            && chain.is_some_and(|chain| found.holders.contains(&(chain.clone(), worker)))
+    };
+    fact.here_bytes = has(row.home == Some(worker) || holds());
+    fact.elsewhere_bytes = has(row.near.iter().any(|near| *near != worker));
+    fact.failed_here = row.failed.contains(&worker);
 }

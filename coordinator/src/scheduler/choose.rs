@@ -39,7 +39,11 @@ pub(crate) struct Choice {
 ///    path is about as long; then the longest path to the end of a build; then age.
 ///
 /// While others are idle too, one stage at a time, so that the stages of a build spread.
-pub(crate) fn choose(ready: &[Ready], asking: &Asking, shares: &Shares) -> Choice {
+pub(crate) fn choose<'a>(
+    ready: impl IntoIterator<Item = &'a Ready>,
+    asking: &Asking,
+    shares: &Shares,
+) -> Choice {
     let mut choice = Choice::default();
     let mut projects: BTreeMap<&str, Vec<&Ready>> = BTreeMap::new();
     for stage in ready {
@@ -47,11 +51,6 @@ pub(crate) fn choose(ready: &[Ready], asking: &Asking, shares: &Shares) -> Choic
             Some(left) => choice.left.push((stage.id, left)),
             None => projects.entry(&stage.project).or_default().push(stage),
         }
-    }
-    for stages in projects.values_mut() {
-        // The most urgent last: it is taken from the end.
-        stages.sort_by_cached_key(|stage| Reverse(urgency(stage)));
-        stages.reverse();
     }
     let mut running = shares.running.clone();
     let limit = if asking.other_idle > 0 { asking.free_slots.min(1) } else { asking.free_slots };
@@ -68,7 +67,7 @@ pub(crate) fn choose(ready: &[Ready], asking: &Asking, shares: &Shares) -> Choic
             .min_by(|one, other| score(one.0, one.1).total_cmp(&score(other.0, other.1)))
             .map(|(project, _)| *project);
         let Some(project) = next else { break };
-        let Some(stage) = projects.get_mut(project).and_then(Vec::pop) else { break };
+        let Some(stage) = projects.get_mut(project).and_then(most_urgent) else { break };
         let fits = fits(stage, asking, cpu_millis, memory_bytes);
         if let Some(left) = fits {
             choice.left.push((stage.id, left));
@@ -82,6 +81,13 @@ pub(crate) fn choose(ready: &[Ready], asking: &Asking, shares: &Shares) -> Choic
     let rest = projects.into_values().flatten().map(|stage| (stage.id, Left::Order));
     choice.left.extend(rest);
     choice
+}
+
+/// Takes the most urgent out. A worker takes few of many, so they are not sorted.
+fn most_urgent<'a>(stages: &mut Vec<&'a Ready>) -> Option<&'a Ready> {
+    let urgencies = stages.iter().map(|stage| urgency(stage)).enumerate();
+    let (place, _) = urgencies.max_by(|one, other| one.1.cmp(&other.1))?;
+    Some(stages.swap_remove(place))
 }
 
 /// The part of its weight that a project uses, with one stage more; smaller goes first.

@@ -1,24 +1,12 @@
 //! Exports that need no worker: what is known of an image without its bytes.
 
-use common::{BuildId, StageId};
+use common::StageId;
 
 use crate::finish::{end_build_if_done, lock_builds};
 use crate::result::{NewExport, insert_exports};
 use crate::{Result, Store};
 
 impl Store {
-    /// The exports of a build that wait for a worker.
-    pub async fn ready_exports(&self, build: BuildId) -> Result<Vec<StageId>> {
-        let rows = sqlx::query_scalar!(
-            r#"select id from stage
-               where build_id = $1 and kind = 'export' and state = 'ready' order by id"#,
-            build.0,
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        Ok(rows.into_iter().map(StageId).collect())
-    }
-
     /// Ends an export that no worker has taken; its build may have succeeded by that. False when a
     /// worker was quicker.
     pub async fn finish_export(&self, stage: StageId, exports: &[NewExport]) -> Result<bool> {

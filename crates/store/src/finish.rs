@@ -75,7 +75,7 @@ impl Store {
         for (stage, made) in exports {
             insert_exports(&mut transaction, stage, made).await?;
         }
-        let mut ready = unlock_children(&mut transaction, &rows.stages).await?;
+        let mut ready = Vec::new();
         let mut ended: BTreeSet<Uuid> = recorded(&results).map(|build| build.0).collect();
         for leader in led(&mut transaction, &rows.stages).await? {
             let shared = share_success(&mut transaction, StageId(leader)).await?;
@@ -89,6 +89,8 @@ impl Store {
             }
         }
         end_builds_if_done(&mut transaction, &ended.into_iter().collect::<Vec<_>>()).await?;
+        // Last: from then on they wait for a worker.
+        ready.extend(unlock_children(&mut transaction, &rows.stages).await?);
         transaction.commit().await?;
         Ok(Finishes { results, exports: ready })
     }

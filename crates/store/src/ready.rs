@@ -103,7 +103,6 @@ impl Store {
         workers: &[WorkerId],
         slots: u32,
     ) -> Result<Vec<ReadyRow>> {
-        let workers = uuids(workers);
         let urgent = int(slots.clamp(LEAST_CANDIDATES, MOST_CANDIDATES));
         let rows = sqlx::query!(
             r#"with recursive project as (
@@ -152,7 +151,7 @@ impl Store {
                       array(select a.worker_id from attempt a
                             where a.stage_id = s.id and a.outcome in ('failed', 'lost')) as "failed!"
                from candidate s"#,
-            &workers,
+            &uuids(workers),
             &offer.platforms,
             &offer.labels,
             int(offer.cpu_millis),
