@@ -2,6 +2,7 @@
 
 mod graphs;
 mod history;
+mod processors;
 mod rows;
 mod swarm;
 

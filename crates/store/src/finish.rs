@@ -175,7 +175,7 @@ pub(crate) async fn lock_builds(
 }
 
 /// Stages that start from these may run, unless they wait for others too. Returns the exports among
-/// them.
+/// them that have layers: what else there is to do without a worker hangs on that.
 pub(crate) async fn unlock_children(
     connection: &mut sqlx::PgConnection,
     stages: &[Uuid],
@@ -225,7 +225,8 @@ pub(crate) async fn unlock_children(
                                        and c.bases_missing <= n.bases
                              then clock_timestamp() else c.ready_at end
            from child join ended n on n.consumer = child.id where c.id = child.id
-           returning case when c.kind = 'export' and c.state = 'ready' then c.id end"#,
+           returning case when c.kind = 'export' and c.state = 'ready' and n.bytes > 0
+                          then c.id end"#,
         &ids,
         &workers as &[Option<Uuid>],
         &chains as &[Option<String>],
