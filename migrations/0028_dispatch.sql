@@ -11,3 +11,6 @@ create view stage_job as
 
 -- They are counted without a look at those that have ended.
 create index stage_waiting on stage (build_id) where state = 'waiting';
+
+-- How often the build was planned again because something that it needs was damaged.
+alter table build add column plans int not null default 0;

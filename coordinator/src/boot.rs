@@ -124,6 +124,7 @@ impl Server {
             vault,
             metrics,
             lost_after,
+            suspicion: tokio::sync::Mutex::default(),
             retention,
             weights: watch::Sender::default(),
         });

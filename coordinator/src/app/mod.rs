@@ -29,6 +29,7 @@ mod retry_build;
 mod show_plan;
 mod state;
 mod submit_build;
+mod suspect_objects;
 mod sync_worker;
 mod targets;
 mod view_build;

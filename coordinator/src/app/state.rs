@@ -36,6 +36,8 @@ pub(crate) struct App {
     pub(crate) metrics: Metrics,
     /// What is kept, and how long.
     pub(crate) retention: Keeping,
+    /// Held while an object is read to see whether it is whole: one at a time.
+    pub(crate) suspicion: tokio::sync::Mutex<()>,
     /// Weights of projects, as they were a moment ago.
     pub(crate) weights: watch::Sender<BTreeMap<String, u32>>,
     /// A worker that has not called for this long is lost.

@@ -30,6 +30,7 @@ use super::{public, worker};
         worker::enrol,
         worker::sync,
         worker::objects,
+        worker::suspect,
         worker::logs,
         worker::steps,
         worker::slices,

@@ -48,6 +48,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/worker/v1/enrol", post(worker::enrol))
         .route("/worker/v1/sync", post(worker::sync))
         .route("/worker/v1/objects", post(worker::objects))
+        .route("/worker/v1/objects/suspect", post(worker::suspect))
         .route("/worker/v1/logs", post(worker::logs))
         .route("/worker/v1/steps", post(worker::steps))
         .route("/worker/v1/slices", post(worker::slices))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use api::worker::v1::{
     AgentAnswer, AgentCall, DoneReport, EnrolRequest, EnrolResponse, LogChunk, LookupRequest,
     LookupResponse, ObjectsRequest, ObjectsResponse, ResultReport, SliceReport, StepReport,
-    SyncRequest, SyncResponse, TagAnswer, TagRequest,
+    SuspectRequest, SuspectResponse, SyncRequest, SyncResponse, TagAnswer, TagRequest,
 };
 use api::{Problem, WORKER_PROTOCOL};
 use axum::Json;
@@ -97,6 +97,17 @@ pub(super) async fn objects(
     Json(request): Json<ObjectsRequest>,
 ) -> Reply<Json<ObjectsResponse>> {
     Ok(Json(app.presign_objects(&request).await?))
+}
+
+/// Takes word of objects that are damaged or missing.
+#[utoipa::path(post, path = "/worker/v1/objects/suspect", request_body = SuspectRequest,
+    responses((status = 200, body = SuspectResponse)), security(("token" = ["workers"])))]
+pub(super) async fn suspect(
+    State(app): State<Arc<App>>,
+    _: AnyWorker,
+    Json(request): Json<SuspectRequest>,
+) -> Reply<Json<SuspectResponse>> {
+    Ok(Json(app.suspect_objects(request).await?))
 }
 
 /// Takes log lines.

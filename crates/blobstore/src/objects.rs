@@ -19,6 +19,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use common::Digest;
+use common::digest::Hasher;
 use serde::{Deserialize, Serialize};
 
 /// Section `[s3]` of a configuration.
@@ -209,8 +210,22 @@ impl ObjectStore {
 
     /// An object of at most `limit_bytes`.
     pub async fn get(&self, name: &str, limit_bytes: usize) -> Result<Vec<u8>, ObjectError> {
+        let mut body = self.open(name).await?;
+        let mut bytes = Vec::new();
+        while let Some(chunk) =
+            body.try_next().await.map_err(|error| failed("read", name, error))?
+        {
+            if bytes.len() + chunk.len() > limit_bytes {
+                return Err(ObjectError::TooBig(name.to_owned()));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes)
+    }
+
+    async fn open(&self, name: &str) -> Result<ByteStream, ObjectError> {
         let request = self.client.get_object().bucket(&self.bucket).key(name);
-        let mut answer = request.send().await.map_err(|error| {
+        let answer = request.send().await.map_err(|error| {
             let missing = error
                 .as_service_error()
                 .is_some_and(aws_sdk_s3::operation::get_object::GetObjectError::is_no_such_key);
@@ -220,16 +235,7 @@ impl ObjectStore {
                 failed("read", name, error)
             }
         })?;
-        let mut bytes = Vec::new();
-        while let Some(chunk) =
-            answer.body.try_next().await.map_err(|error| failed("read", name, error))?
-        {
-            if bytes.len() + chunk.len() > limit_bytes {
-                return Err(ObjectError::TooBig(name.to_owned()));
-            }
-            bytes.extend_from_slice(&chunk);
-        }
-        Ok(bytes)
+        Ok(answer.body)
     }
 
     /// An object that is named by its digest: the bytes are checked. What arrives broken or wrong is
@@ -254,6 +260,36 @@ impl ObjectStore {
             tokio::time::sleep(READ_PAUSE * attempt).await;
             attempt += 1;
         }
+    }
+
+    /// Whether an object that is named by its digest is there and has the bytes that the name promises.
+    /// It is read as it comes, whatever its length, and read again before it is called damaged.
+    pub async fn is_whole(&self, name: &str, digest: &Digest) -> Result<bool, ObjectError> {
+        let mut attempt = 1;
+        loop {
+            let error = match self.digest_of(name).await {
+                Ok(found) if found == *digest => return Ok(true),
+                Ok(_) => None,
+                Err(ObjectError::NotFound(_)) => return Ok(false),
+                Err(error) => Some(error),
+            };
+            if attempt == READ_ATTEMPTS {
+                return error.map_or(Ok(false), Err);
+            }
+            tokio::time::sleep(READ_PAUSE * attempt).await;
+            attempt += 1;
+        }
+    }
+
+    async fn digest_of(&self, name: &str) -> Result<Digest, ObjectError> {
+        let mut body = self.open(name).await?;
+        let mut hasher = Hasher::new();
+        while let Some(chunk) =
+            body.try_next().await.map_err(|error| failed("read", name, error))?
+        {
+            hasher.update(&chunk);
+        }
+        Ok(hasher.finish())
     }
 
     /// Length of an object in bytes; none if there is none.

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a wrong assumption of a test fails the test")]
 
 mod coordinators;
+mod damage;
 mod objects;
 mod registries;
 mod services;

@@ -66,6 +66,19 @@ impl TransferError {
         }
     }
 
+    /// Whether the object that was asked for may be the reason.
+    pub(super) fn blames_object(&self) -> bool {
+        match self {
+            Self::Damaged(_) | Self::Layout(LayoutError::Damaged { .. }) | Self::Manifest(_) => {
+                true
+            }
+            Self::Extract(ExtractError::Refused { .. }) => false,
+            Self::Extract(_) => !self.is_disk_full(),
+            Self::Client(ClientError::Store { status, .. }) => *status == 404,
+            _ => false,
+        }
+    }
+
     /// The failure to show.
     pub(crate) fn failure(&self) -> Failure {
         match self {

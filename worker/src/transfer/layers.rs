@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::TransferError;
-use super::objects::{get, with_retries};
+use super::objects::{get, or_suspect, with_retries};
 use crate::content::{Chain, Pin, Right};
 use crate::dispatch::{Asker, Worker};
 
@@ -54,7 +54,7 @@ async fn ensure_layer(
     if let Some(pin) = find() {
         return Ok(pin);
     }
-    with_retries(|| async {
+    let fetched = with_retries(|| async {
         let reader = open_blob(&worker, &asker, &layer).await?;
         let scratch = worker.content.scratch()?;
         let target = scratch.path().join("layer");
@@ -75,7 +75,25 @@ async fn ensure_layer(
         worker.content.note_had(&layer.diff_id, &right);
         Ok(pin)
     })
-    .await
+    .await;
+    or_suspect_layer(&worker, &asker, &layer, fetched).await
+}
+
+/// See [`or_suspect`]; a registry's layers are its own matter.
+async fn or_suspect_layer<T>(
+    worker: &Worker,
+    asker: &Asker,
+    layer: &Layer,
+    outcome: Result<T, TransferError>,
+) -> Result<T, TransferError> {
+    if !matches!(layer.origin, LayerOrigin::Farm | LayerOrigin::Brought) {
+        return outcome;
+    }
+    or_suspect(&worker.client, asker.lease, &[object_of(layer)], outcome).await
+}
+
+fn object_of(layer: &Layer) -> ObjectName {
+    ObjectName { kind: ObjectKind::Blob, digest: layer.blob, size_bytes: layer.size_bytes }
 }
 
 /// The bytes of a layer's blob, from the nearest place that has them.
@@ -106,9 +124,7 @@ pub(crate) async fn open_blob(
             }
         }
         LayerOrigin::Farm | LayerOrigin::Brought => {
-            let (kind, digest, size_bytes) = (ObjectKind::Blob, layer.blob, layer.size_bytes);
-            let object = ObjectName { kind, digest, size_bytes };
-            let response = get(&worker.client, asker.lease, object, None).await?;
+            let response = get(&worker.client, asker.lease, object_of(layer), None).await?;
             let stream = response.bytes_stream().map_err(std::io::Error::other);
             Ok(Box::new(StreamReader::new(stream.boxed())))
         }
@@ -155,7 +171,7 @@ pub(crate) async fn ensure_blob(
     {
         return Ok(pin);
     }
-    with_retries(|| async {
+    let fetched = with_retries(|| async {
         let mut reader = open_blob(worker, asker, layer).await?.take(layer.size_bytes + 1);
         let scratch = worker.content.scratch()?;
         let path = scratch.path().join("blob");
@@ -178,5 +194,6 @@ pub(crate) async fn ensure_blob(
         worker.content.note_had(&layer.blob, &right);
         Ok(pin)
     })
-    .await
+    .await;
+    or_suspect_layer(worker, asker, layer, fetched).await
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use api::worker::v1::{ObjectName, ObjectsRequest};
+use api::worker::v1::{ObjectName, ObjectsRequest, SuspectRequest};
 use client::ClientError;
 use client::worker::Client;
 use common::{Digest, Lease};
@@ -50,6 +50,29 @@ where
     }
 }
 
+/// Tells the coordinator of an object that never arrives as it should. The outcome stays what it is:
+/// if the object is damaged where it lies, the build goes on without this stage.
+pub(super) async fn or_suspect<T>(
+    client: &Client,
+    lease: Lease,
+    objects: &[ObjectName],
+    outcome: Result<T, TransferError>,
+) -> Result<T, TransferError> {
+    if let Err(error) = &outcome
+        && error.blames_object()
+    {
+        let request = SuspectRequest { lease, objects: objects.to_vec() };
+        match client.suspect(&request).await {
+            Ok(answer) => {
+                let struck_out = answer.struck_out.len();
+                tracing::warn!(%error, struck_out, "the coordinator was told of a bad object");
+            }
+            Err(other) => tracing::warn!(%error, %other, "a bad object could not be told of"),
+        }
+    }
+    outcome
+}
+
 /// Whether the next attempt may work: also when the token ended, which the session renews, and when
 /// an address has run out, since each attempt asks for a new one.
 fn passes(error: &ClientError) -> bool {
@@ -69,7 +92,7 @@ pub(super) async fn fetch_bytes(
     range: Option<(u64, u64)>,
     limit_bytes: usize,
 ) -> Result<Vec<u8>, TransferError> {
-    with_retries(|| async {
+    let fetched = with_retries(|| async {
         let response = get(client, lease, object, range).await?;
         let mut bytes = Vec::new();
         let mut stream = response.bytes_stream();
@@ -86,7 +109,8 @@ pub(super) async fn fetch_bytes(
         };
         if complete { Ok(bytes) } else { Err(TransferError::Damaged(object.digest.to_string())) }
     })
-    .await
+    .await;
+    or_suspect(client, lease, &[object], fetched).await
 }
 
 fn broken(error: &reqwest::Error) -> TransferError {

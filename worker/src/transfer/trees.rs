@@ -1,5 +1,6 @@
 //! Trees: contexts and slices.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,11 +12,14 @@ use common::{Digest, Lease};
 use futures_util::{FutureExt as _, StreamExt as _};
 
 use super::TransferError;
-use super::objects::fetch_bytes;
+use super::objects::{fetch_bytes, or_suspect};
 use crate::dispatch::Worker;
 
 /// Ranges that are read at once.
 const PARALLEL: usize = 8;
+
+/// Packs that the coordinator is asked to look at, at most.
+const MOST_SUSPECTS: usize = 100;
 
 /// What of a tree is to be laid out.
 pub(crate) struct Wanted<W, K> {
@@ -58,18 +62,20 @@ pub(crate) async fn lay_out(
     .await??;
     let layout = Arc::new(layout);
     let ranges = layout.ranges().to_vec();
+    let packs: BTreeSet<Digest> = ranges.iter().map(|range| range.pack).collect();
     let mut arriving = futures_util::stream::iter(ranges)
         .map(|range| {
             let layout = Arc::clone(&layout);
             let worker = Arc::clone(worker);
             async move {
-                let (kind, digest, size_bytes) = (ObjectKind::Pack, range.pack, 0);
-                let object = ObjectName { kind, digest, size_bytes };
+                let object = pack(range.pack);
                 let place = Some((range.offset, range.length));
                 let limit = usize::try_from(range.length).unwrap_or(usize::MAX);
                 let bytes = fetch_bytes(&worker.client, lease, object, place, limit).await?;
                 let count = bytes.len() as u64;
-                tokio::task::spawn_blocking(move || layout.write(&range, &bytes)).await??;
+                let written = tokio::task::spawn_blocking(move || layout.write(&range, &bytes));
+                let written = written.await?.map_err(TransferError::from);
+                or_suspect(&worker.client, lease, &[object], written).await?;
                 Ok::<_, TransferError>(count)
             }
             .boxed()
@@ -82,8 +88,14 @@ pub(crate) async fn lay_out(
     // Every task that wrote has ended, so nobody else holds the layout.
     let layout = Arc::try_unwrap(layout)
         .map_err(|_| TransferError::Damaged("a layout that is still in use".to_owned()))?;
-    tokio::task::spawn_blocking(move || layout.finish()).await??;
+    let finished = tokio::task::spawn_blocking(move || layout.finish()).await?;
+    let packs: Vec<ObjectName> = packs.into_iter().take(MOST_SUSPECTS).map(pack).collect();
+    or_suspect(&worker.client, lease, &packs, finished.map_err(TransferError::from)).await?;
     Ok(LaidOut { manifest, transferred_bytes })
+}
+
+fn pack(digest: Digest) -> ObjectName {
+    ObjectName { kind: ObjectKind::Pack, digest, size_bytes: 0 }
 }
 
 async fn read_manifest(

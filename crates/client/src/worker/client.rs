@@ -6,7 +6,7 @@ use std::time::Duration;
 use api::worker::v1::{
     AgentAnswer, AgentCall, DoneReport, EnrolRequest, EnrolResponse, LogChunk, LookupRequest,
     LookupResponse, ObjectsRequest, ObjectsResponse, ResultReport, SliceReport, StepReport,
-    SyncRequest, SyncResponse, TagAnswer, TagRequest,
+    SuspectRequest, SuspectResponse, SyncRequest, SyncResponse, TagAnswer, TagRequest,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -16,6 +16,8 @@ use crate::http::{client, send, send_json};
 
 /// Time limit of a call that is answered at once.
 const CALL_LIMIT: Duration = Duration::from_secs(30);
+/// Time limit of a call that reads objects.
+const SUSPECT_LIMIT: Duration = Duration::from_mins(10);
 
 /// A client with the worker's own token. Clones share it.
 #[derive(Debug, Clone)]
@@ -60,6 +62,12 @@ impl Client {
     /// Addresses of objects.
     pub async fn objects(&self, request: &ObjectsRequest) -> Result<ObjectsResponse, ClientError> {
         self.call("objects", request, CALL_LIMIT).await
+    }
+
+    /// Tells of objects that are damaged or missing; the coordinator looks for itself, which takes as
+    /// long as reading them.
+    pub async fn suspect(&self, request: &SuspectRequest) -> Result<SuspectResponse, ClientError> {
+        self.call("objects/suspect", request, SUSPECT_LIMIT).await
     }
 
     /// Looks steps up by what they read.

@@ -317,3 +317,29 @@ async fn a_plan_is_old_when_the_cache_has_got_what_it_would_run() {
     let saved = database.try_plan(vec![shared("same", 0)], vec![key]).await;
     assert!(matches!(saved, Err(StoreError::PlanIsOld)), "{saved:?}");
 }
+
+#[tokio::test]
+async fn a_build_that_misses_something_is_planned_again_unless_others_wait_for_it() {
+    let database = Database::start().await;
+    let worker = database.worker("one").await;
+    let first = shared("only", 0);
+    let id = first.id;
+    let build = database.plan(vec![first], Vec::new()).await;
+    let lease = database.claim(id, worker).await.unwrap();
+    let other = database.plan(vec![shared("only", 0)], Vec::new()).await;
+    assert_eq!(database.states(other).await, ["attached"]);
+    assert!(!database.store.plan_again(build).await.unwrap(), "another build waits for its stage");
+    // The one that waits has nothing that anybody waits for.
+    assert!(database.store.plan_again(other).await.unwrap());
+    assert_eq!(database.state(other).await, "queued");
+    assert!(database.states(other).await.is_empty());
+    assert!(!database.store.plan_again(other).await.unwrap(), "it does not run");
+
+    assert!(database.store.plan_again(build).await.unwrap());
+    let told = database.sync(worker, &[lease]).await;
+    assert_eq!(told.stale, [lease], "its holder is to drop it");
+    assert!(matches!(
+        database.store.finish_stages(&[succeeded(lease)]).await.unwrap().results[..],
+        [Err(StoreError::StaleLease)]
+    ));
+}

@@ -15,7 +15,10 @@ mod tag;
 pub use agent::{AgentAnswer, AgentCall};
 pub use enrol::{EnrolRequest, EnrolResponse};
 pub use lookup::{LookupRequest, LookupResponse};
-pub use objects::{GetUrl, ObjectKind, ObjectName, ObjectsRequest, ObjectsResponse, PutUrl};
+pub use objects::{
+    GetUrl, ObjectKind, ObjectName, ObjectsRequest, ObjectsResponse, PutUrl, SuspectRequest,
+    SuspectResponse,
+};
 pub use report::{
     DoneReport, ExportResult, LogChunk, ResultReport, SliceReport, SliceUse, StageOutcome,
     StepReport, StepState, StoredPack,

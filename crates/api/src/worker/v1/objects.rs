@@ -87,3 +87,21 @@ pub struct ObjectsResponse {
     /// For `put`.
     pub put: Vec<PutUrl>,
 }
+
+/// Body of `POST /worker/v1/objects/suspect`; at most 100 names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct SuspectRequest {
+    /// The stage that cannot go on without them.
+    #[schema(value_type = Object)]
+    pub lease: Lease,
+    /// Objects that are not there, or whose bytes are not those that their names promise.
+    pub objects: Vec<ObjectName>,
+}
+
+/// Answer of `POST /worker/v1/objects/suspect`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct SuspectResponse {
+    /// Those that the coordinator has found damaged or missing as well: they are struck out.
+    #[schema(value_type = Vec<String>)]
+    pub struck_out: Vec<Digest>,
+}
