@@ -214,6 +214,8 @@ pub(crate) struct Bake {
     /// The project that the build belongs to.
     #[arg(long, env = "SLIPWAY_PROJECT", default_value = "default")]
     pub(crate) project: String,
+    #[command(flatten)]
+    pub(crate) placing: Placing,
 }
 
 /// `docker buildx build`'s flags.
@@ -319,7 +321,7 @@ pub(crate) struct Build {
 }
 
 /// The build's place among others.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Placing {
     /// From -100 to 100: among the builds of the project, the higher goes first.
     #[arg(long, default_value_t = 0, allow_negative_numbers = true,

@@ -198,7 +198,7 @@ fn build_of(arguments: &Bake, target: &Target, scratch: &TempDir) -> Result<Buil
     let parsed = Arguments::try_parse_from(&all)
         .map_err(|error| CliError::usage(format!("target {}: {error}", target.name)))?;
     match parsed.command {
-        Command::Build(build) => Ok(*build),
+        Command::Build(build) => Ok(Build { placing: arguments.placing.clone(), ..*build }),
         _ => Err(CliError::usage(format!("target {} is no build", target.name))),
     }
 }
