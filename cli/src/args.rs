@@ -41,7 +41,7 @@ pub(crate) enum Command {
     /// Build a Dockerfile.
     Build(Box<Build>),
     /// Build the targets of bake files or compose files as one build.
-    Bake(Bake),
+    Bake(Box<Bake>),
     /// Say what a build would do, without doing it. Takes the flags of build; outputs are not made.
     Plan(Box<Plan>),
     /// Show a build.
