@@ -340,6 +340,10 @@ pub(crate) struct Placing {
     /// repeated.
     #[arg(long)]
     pub(crate) require: Vec<String>,
+    /// The code is a stranger's, as of a pull request from a fork: the build uses what trusted builds
+    /// have stored, stores nothing for them, and pushes nothing.
+    #[arg(long)]
+    pub(crate) untrusted: bool,
 }
 
 /// Flags of `docker buildx build` that ask for what is so anyway.

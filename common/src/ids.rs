@@ -105,6 +105,46 @@ impl fmt::Display for ProjectName {
     }
 }
 
+/// Whose code a build runs: the project's own, or a stranger's, as of a pull request from a fork.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Trust {
+    /// The project's own.
+    #[default]
+    Trusted,
+    /// A stranger's: what it stores is used by builds of its kind alone.
+    Untrusted,
+}
+
+impl Trust {
+    /// The label that a worker has and a stage needs where untrusted builds run.
+    pub const LABEL: &str = "slipway/untrusted";
+    /// Labels that begin so are the farm's own.
+    pub const RESERVED: &str = "slipway/";
+
+    /// Whether this is [`Self::Trusted`].
+    pub fn is_trusted(&self) -> bool {
+        *self == Self::Trusted
+    }
+
+    /// Whether this is [`Self::Untrusted`].
+    pub fn is_untrusted(&self) -> bool {
+        !self.is_trusted()
+    }
+}
+
+/// A trust domain: the scope in which the cache is shared. An untrusted one reads from the trusted one
+/// of its project, and never the other way round.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Domain {
+    /// The project.
+    pub project: ProjectName,
+    /// Which of its two domains.
+    pub trust: Trust,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -19,7 +19,7 @@ pub mod stage;
 pub mod tree;
 
 pub use digest::Digest;
-pub use ids::{BuildId, ProjectName, SessionId, StageId, WorkerId};
+pub use ids::{BuildId, Domain, ProjectName, SessionId, StageId, Trust, WorkerId};
 pub use lease::{Epoch, Lease};
 pub use outcome::{Failure, FailureClass};
 pub use platform::Platform;

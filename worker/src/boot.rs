@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::Trust;
 use service::lifecycle::Lifecycle;
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +31,9 @@ pub enum BootError {
     /// The client of ADD.
     #[error(transparent)]
     Fetch(#[from] fetch::FetchError),
+    /// A label that is not its operator's to give.
+    #[error("worker.labels: {0} is the farm's own")]
+    Label(String),
 }
 
 /// Runs a worker until the lifecycle stops.
@@ -68,7 +72,7 @@ pub async fn run(config: Config, lifecycle: &Lifecycle) -> Result<(), BootError>
         id,
         Offer {
             slots: config.worker.slots,
-            labels: config.worker.labels.clone(),
+            labels: labels(&config.worker)?,
             cpu_millis: config.worker.cpu_millis,
             memory_bytes: config.worker.memory_bytes,
         },
@@ -103,6 +107,15 @@ pub async fn run(config: Config, lifecycle: &Lifecycle) -> Result<(), BootError>
 }
 
 /// Says what the host does not allow.
+/// The labels that it says it has.
+fn labels(config: &WorkerConfig) -> Result<Vec<String>, BootError> {
+    if let Some(label) = config.labels.iter().find(|label| label.starts_with(Trust::RESERVED)) {
+        return Err(BootError::Label(label.clone()));
+    }
+    let own = config.accept_untrusted.then(|| Trust::LABEL.to_owned());
+    Ok(config.labels.iter().cloned().chain(own).collect())
+}
+
 fn warn(runtime: &Runtime) {
     if let Some(problem) = runtime.no_network() {
         tracing::warn!(problem, "RUN reaches no network");

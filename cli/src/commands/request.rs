@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use api::public::v1::{BuildRequest, BuildSource, ContextSource, OutputRequest};
-use common::{Platform, ProjectName};
+use common::{Platform, ProjectName, Trust};
 
 use super::options::{commands, requirements, seconds, secrets};
 use crate::agent;
@@ -20,6 +20,7 @@ pub(crate) fn request(
     let platforms = platforms(arguments)?;
     Ok(BuildRequest {
         project,
+        trust: if arguments.placing.untrusted { Trust::Untrusted } else { Trust::Trusted },
         source: BuildSource::Context(source),
         target: arguments.target.clone(),
         build_args: build_args(&arguments.build_arg),

@@ -92,6 +92,7 @@ impl App {
             looks_up: document.looks_up,
             base_is_new,
             fresh_caches: document.fresh_caches,
+            trust: document.trust,
             compression: document.compression,
             stage: document.stage,
             stage_ids: document.stage_ids,

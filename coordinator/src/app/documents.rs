@@ -6,7 +6,7 @@ use api::public::v1::LayerCompression;
 use api::worker::v1::ExportTarget;
 use common::image::{ImageDocument, Layer, ResolvedImage};
 use common::plan::{PlannedStage, StageIndex};
-use common::{Digest, StageId};
+use common::{Digest, StageId, Trust};
 use serde::{Deserialize, Serialize};
 
 /// A stage's plan with what its job message needs.
@@ -33,6 +33,9 @@ pub(crate) struct StageDocument {
     /// Whether cache mounts begin empty.
     #[serde(default)]
     pub(crate) fresh_caches: bool,
+    /// Whose code it is.
+    #[serde(default)]
+    pub(crate) trust: Trust,
     /// How its layers are compressed.
     #[serde(default)]
     pub(crate) compression: LayerCompression,

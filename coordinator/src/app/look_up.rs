@@ -29,7 +29,7 @@ impl App {
         let keys = keys(&facts, &document, first, parent);
         let all: Vec<Digest> = keys.iter().map(|(_, key)| *key).collect();
         let records = if document.looks_up {
-            self.store.find_layers(&facts.project, &all).await?
+            self.store.find_layers(&facts.domain, &all).await?
         } else {
             BTreeMap::new()
         };
@@ -87,7 +87,7 @@ impl App {
             // The first step names what it starts from.
             (None, Base::Scratch | Base::Image(_)) => return Ok(first_parent(document)),
         };
-        Ok(self.store.content_key_of(&facts.project, &key).await?.unwrap_or(key))
+        Ok(self.store.content_key_of(&facts.domain, &key).await?.unwrap_or(key))
     }
 }
 

@@ -161,6 +161,7 @@ fn new_stage(
             .collect(),
         looks_up: !settings.is_fresh(stage),
         fresh_caches: settings.is_fresh(stage),
+        trust: settings.trust,
         compression: settings.compression,
     };
     // What a client brings is its build's alone: others cannot count on it.

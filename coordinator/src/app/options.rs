@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use common::ignore::IgnoreFile;
 use common::plan::{CopyFrom, DEFAULT_AGENT, Mount, Op, Plan, PlannedStage, Remote, Step};
-use common::{Digest, Failure, FailureClass, Platform};
+use common::{Digest, Failure, FailureClass, Platform, Trust};
 use dockerfile::{NamedContext, Options, context_name};
 use fetch::Credentials;
 
@@ -82,6 +82,8 @@ pub(super) struct Settings {
     fresh: Vec<bool>,
     /// How layers are compressed.
     pub(super) compression: LayerCompression,
+    /// Whose code it is.
+    pub(super) trust: Trust,
 }
 
 impl Settings {
@@ -100,6 +102,7 @@ impl Settings {
             secrets: request.secrets.keys().cloned().collect(),
             agents: request.agents.clone(),
             fresh: plan.stages.iter().map(is_fresh).collect(),
+            trust: request.trust,
             compression: super::outputs::layer_compression(
                 parts.iter().flat_map(|part| &part.request.outputs),
             ),

@@ -112,6 +112,11 @@ pub(super) fn check(request: &BuildRequest) -> Result<(), Problem> {
             OutputRequest::Tar { .. } => (&[], false),
         };
         check_names(output, names)?;
+        if push && request.trust.is_untrusted() {
+            return bad("an untrusted build pushes nothing: it would do so with the farm's \
+                        credentials"
+                .to_owned());
+        }
         if push && names.is_empty() {
             return bad("an image without a name cannot be pushed: add -t NAME".to_owned());
         }

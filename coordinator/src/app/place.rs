@@ -1,7 +1,7 @@
 //! What the scheduler is told of a build's stages.
 
 use api::public::v1::BuildRequest;
-use common::ProjectName;
+use common::Trust;
 use common::stage::{StageKind, StageState};
 use store::{NewPlan, NewStage};
 
@@ -12,17 +12,21 @@ use crate::scheduler::{DEFAULT_MILLIS, critical_paths};
 const EXPORT_MILLIS: u64 = 1_000;
 
 impl App {
-    /// Fills in priority, predictions and what stages start from.
+    /// Fills in priority, predictions and what stages start from. `dockerfiles` names the file of each
+    /// stage.
     pub(super) async fn place(
         &self,
-        project: &ProjectName,
         request: &BuildRequest,
-        dockerfile: &str,
+        dockerfiles: &[&str],
         plan: &mut NewPlan,
     ) -> Result<(), AppError> {
-        let lineages: Vec<String> =
-            plan.stages.iter().map(|stage| lineage(stage, dockerfile)).collect();
-        let known = self.store.known_durations(project, &lineages).await?;
+        let lineages: Vec<String> = plan
+            .stages
+            .iter()
+            .zip(dockerfiles)
+            .map(|(stage, dockerfile)| lineage(stage, dockerfile))
+            .collect();
+        let known = self.store.known_durations(&request.project, &lineages).await?;
         let millis = |(stage, lineage): (&NewStage, &String)| match stage.state {
             StageState::Cached | StageState::Skipped => 0,
             _ if stage.kind == StageKind::Export => {
@@ -52,6 +56,9 @@ impl App {
                 stage.placing.labels.clone_from(&request.requires.labels);
                 stage.placing.cpu_millis = request.requires.cpu_millis;
                 stage.placing.memory_bytes = request.requires.memory_bytes;
+            }
+            if request.trust.is_untrusted() {
+                stage.placing.labels.push(Trust::LABEL.to_owned());
             }
             stage.placing.lineage = Some(lineage);
         }

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api::public::v1::{BuildRequest, BuildSource, NamedContextSource};
+use api::public::v1::{BuildRequest, NamedContextSource};
 use blobstore::manifest::{self, MAX_STORED_BYTES};
 use blobstore::names;
 use common::outcome::Failure;
-use common::plan::{DEFAULT_AGENT, Plan, PlannedStage};
+use common::plan::{DEFAULT_AGENT, Network, Op, Plan, PlannedStage, Security};
 use common::stage::{StageKind, StageState};
 use common::tree::Manifest;
-use common::{BuildId, Digest, FailureClass, Platform, ProjectName, StageId};
+use common::{BuildId, Digest, Domain, FailureClass, Platform, ProjectName, StageId};
 use dockerfile::{Dockerfile, ImageFacts, Links, NamedContext, Options, Planned, context_name};
 use logbus::Message;
 use oci::Reference;
@@ -140,7 +140,7 @@ impl App {
     async fn plan_and_save(&self, build: &ClaimedBuild, planner: Uuid) -> Result<(), PlanError> {
         for _ in 0..PLAN_TRIES {
             let plan = self.make_plan(build, planner).await?;
-            match self.store.save_plan(build.id, &build.project, planner, &plan).await {
+            match self.store.save_plan(build.id, &build.domain, planner, &plan).await {
                 Ok(attached) => {
                     self.metrics.attached_total.inc_by(attached as u64);
                     let ready = plan.stages.iter().filter(|stage| {
@@ -191,9 +191,14 @@ impl App {
         stored.context = targets::main_context(&parts);
         stored.inputs = targets::manifests(&parts);
         stored.warnings = warnings;
-        let BuildSource::Context(source) = &request.source;
-        let dockerfile = &source.dockerfile.name;
-        self.place(&request.project, &request, dockerfile, &mut stored).await?;
+        let files: Vec<&str> = parts.iter().map(targets::dockerfile).collect();
+        let of_stages = plan.stages.iter().map(|stage| {
+            let part = uses.of(stage.index).next().unwrap_or(0);
+            files.get(part).copied().unwrap_or_default()
+        });
+        // Exports follow, one for each part.
+        let dockerfiles: Vec<&str> = of_stages.chain(files.iter().copied()).collect();
+        self.place(&request, &dockerfiles, &mut stored).await?;
         Ok(stored)
     }
 
@@ -233,12 +238,15 @@ impl App {
         if let Some(violation) = planned.violation {
             return Err(violation.into());
         }
+        let file = Places { parts: &parts, files: &files, uses: &uses };
+        if request.trust.is_untrusted() {
+            check_privileges(&file, &planned.plan)?;
+        }
         let settings = Settings::of(request, &parts, &planned.plan, &uses);
         let decided = match packs {
-            Packs::Needed => self.settled(&request.project, &planned.plan, &settings).await?,
-            Packs::NotNeeded => self.decide(&request.project, &planned.plan, &settings).await?,
+            Packs::Needed => self.settled(&request.domain(), &planned.plan, &settings).await?,
+            Packs::NotNeeded => self.decide(&request.domain(), &planned.plan, &settings).await?,
         };
-        let file = Places { parts: &parts, files: &files, uses: &uses };
         let missing = settings.missing(&file, &planned.plan, &decided);
         if !missing.is_empty() {
             return Err(join(missing));
@@ -468,18 +476,18 @@ impl App {
     /// moment after their steps have ended.
     async fn settled(
         &self,
-        project: &ProjectName,
+        domain: &Domain,
         plan: &Plan,
         settings: &Settings,
     ) -> Result<Vec<Decided>, PlanError> {
         let until = Instant::now() + LAYERS_LIMIT;
         loop {
-            let decided = self.decide(project, plan, settings).await?;
+            let decided = self.decide(domain, plan, settings).await?;
             let first = first_keys(plan, &decided, settings);
             if first.is_empty() || Instant::now() > until {
                 return Ok(decided);
             }
-            let unsettled = self.store.unsettled_keys(project, &first).await?;
+            let unsettled = self.store.unsettled_keys(domain, &first).await?;
             if unsettled.is_empty() {
                 return Ok(decided);
             }
@@ -490,7 +498,7 @@ impl App {
                 .filter(|stage| stage.steps.iter().any(|step| unsettled.contains(&step.key)))
                 .collect();
             let keys: Vec<Digest> = stages.iter().map(|stage| stage.key).collect();
-            let running = self.store.running_keys(project, &keys).await?;
+            let running = self.store.running_keys(domain, &keys).await?;
             if keys.iter().all(|key| running.contains(key)) {
                 return Ok(decided);
             }
@@ -500,7 +508,7 @@ impl App {
 
     async fn decide(
         &self,
-        project: &ProjectName,
+        domain: &Domain,
         plan: &Plan,
         settings: &Settings,
     ) -> Result<Vec<Decided>, PlanError> {
@@ -509,14 +517,35 @@ impl App {
         }
         let keys: Vec<Digest> =
             plan.stages.iter().flat_map(|stage| stage.steps.iter().map(|step| step.key)).collect();
-        let mut hits = self.store.find_layers(project, &keys).await?;
+        let mut hits = self.store.find_layers(domain, &keys).await?;
         let stage_keys: Vec<Digest> = plan.stages.iter().map(|stage| stage.key).collect();
-        let mut slices = self.store.find_slices(project, &stage_keys).await?;
+        let mut slices = self.store.find_slices(domain, &stage_keys).await?;
         if settings.has_fresh_stages() {
             without_stages(plan, &|stage| settings.is_fresh(stage), &mut hits, &mut slices);
         }
         Ok(decide(plan, &hits, &slices))
     }
+}
+
+/// Commands of strangers get nothing that operators allow for those of their own projects.
+fn check_privileges(file: &Places<'_>, plan: &Plan) -> Result<(), PlanError> {
+    let commands = plan.stages.iter().flat_map(|stage| {
+        stage.steps.iter().filter_map(move |step| match &step.op {
+            Op::Run(run) => Some((stage, step, run)),
+            Op::Copy(_) | Op::Workdir(_) => None,
+        })
+    });
+    for (stage, step, run) in commands {
+        let asks = match (run.security, run.network) {
+            (Security::Insecure, _) => "--security=insecure",
+            (_, Network::Host) => "--network=host",
+            _ => continue,
+        };
+        let message = format!("{asks} is not for untrusted builds");
+        let failure = Failure::new(FailureClass::User, "untrusted", message);
+        return Err(file.place(failure, stage.index, step.lines, Some(asks)).into());
+    }
+    Ok(())
 }
 
 fn incomplete(what: String) -> PlanError {

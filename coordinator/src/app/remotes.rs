@@ -6,7 +6,7 @@ use agent::AgentSocket;
 use api::public::v1::{BuildRequest, RepositoryAnswer, RepositoryQuestion};
 use common::plan::{DEFAULT_AGENT, is_over_ssh};
 use common::tree::Manifest;
-use common::{BuildId, Failure};
+use common::{BuildId, Failure, Trust};
 use dockerfile::{Dockerfile, ImageFacts, Options, Planned, RemoteKind, RemoteNeed};
 use fetch::{Credentials, FetchError, Fetcher, Ssh};
 use uuid::Uuid;
@@ -25,16 +25,21 @@ impl App {
     ) -> Result<Fetcher, AppError> {
         let names: Vec<String> = request.secrets.keys().cloned().collect();
         let secrets = self.secrets(build, &names).await?;
-        Ok(self.fetcher_with(secrets.iter()))
+        self.fetcher_with(request.trust, secrets.iter())
     }
 
     /// The same for a request that brings the values itself.
     pub(super) fn fetcher_with<'a>(
         &self,
+        trust: Trust,
         secrets: impl Iterator<Item = (&'a String, &'a api::Secret)>,
-    ) -> Fetcher {
+    ) -> Result<Fetcher, AppError> {
         let known = secrets.filter_map(|(name, secret)| Some((name.clone(), secret.value()?)));
-        self.fetcher.with_credentials(Credentials::from_secrets(known))
+        let fetcher = match trust {
+            Trust::Trusted => self.fetcher.clone(),
+            Trust::Untrusted => self.fetcher.public_only()?,
+        };
+        Ok(fetcher.with_credentials(Credentials::from_secrets(known)))
     }
 }
 

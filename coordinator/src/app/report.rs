@@ -7,6 +7,7 @@ use api::Problem;
 use api::public::v1::TimingView;
 use api::worker::v1::{
     DoneReport, LogChunk, ResultReport, SliceReport, SliceUse, StageOutcome, StepReport, StepState,
+    StepsReport,
 };
 use blobstore::names;
 use common::image::Layer;
@@ -14,7 +15,7 @@ use common::{BuildId, FailureClass, Lease, ProjectName};
 use logbus::Message;
 use store::{
     CachedSlice, Finished, Finishes, NewExport, ObjectKey, ObjectRow, Outcome, QuarantineRule,
-    Resulted, Spent, StoreError,
+    Resulted, Spent, StepNews, StoreError,
 };
 
 use super::documents::{ExportDocument, StageDocument};
@@ -24,6 +25,9 @@ use crate::gather::Asked;
 /// Longest text of one chunk in bytes.
 const MAX_CHUNK_BYTES: usize = 512 << 10;
 
+/// Most steps of one report.
+const MAX_STEPS: usize = 1_000;
+
 /// Most packs of one slice.
 const MAX_PACKS: usize = 20_000;
 
@@ -31,17 +35,17 @@ const MAX_PACKS: usize = 20_000;
 const QUARANTINE: QuarantineRule = QuarantineRule { failures: 3, secs: 300.0 };
 
 impl App {
-    /// A step began, ended, or its layer is stored.
-    pub(crate) async fn report_step(&self, report: &StepReport) -> Result<(), AppError> {
-        let state = match report.state {
-            StepState::Running => "running",
-            StepState::Done | StepState::Stored => "done",
-            StepState::Failed => "failed",
-        };
-        let layer = report.layer.as_ref().filter(|_| report.state == StepState::Stored);
-        let timing = serde_json::to_value(report.timing)?;
-        let reported =
-            self.store.report_step(report.lease, report.number, state, &timing, layer).await;
+    /// Steps began, ended, or their layers are stored.
+    pub(crate) async fn report_steps(&self, report: &StepsReport) -> Result<(), AppError> {
+        let mut numbers: Vec<u32> = report.steps.iter().map(|step| step.number).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        if numbers.len() != report.steps.len() || numbers.len() > MAX_STEPS {
+            let detail = format!("steps are reported once each, {MAX_STEPS} at most");
+            return Err(Problem::new(400, "bad-steps", detail).into());
+        }
+        let steps = report.steps.iter().map(step_news).collect::<serde_json::Result<Vec<_>>>()?;
+        let reported = self.store.report_steps(report.lease, &steps).await;
         self.tell(&self.count_stale("step", reported)?);
         Ok(())
     }
@@ -277,6 +281,17 @@ impl App {
         }
         result
     }
+}
+
+fn step_news(report: &StepReport) -> serde_json::Result<StepNews> {
+    let state = match report.state {
+        StepState::Running => "running",
+        StepState::Done | StepState::Stored => "done",
+        StepState::Failed => "failed",
+    };
+    let layer = report.layer.clone().filter(|_| report.state == StepState::Stored);
+    let timing = serde_json::to_value(report.timing)?;
+    Ok(StepNews { number: report.number, state, timing, layer })
 }
 
 fn spent(timing: &TimingView, read: &[SliceUse], sent: u64) -> Result<Spent, AppError> {

@@ -25,7 +25,7 @@ impl App {
         let PlanRequest { build, repositories } = request;
         check(build)?;
         check_answers(repositories)?;
-        let fetcher = self.fetcher_with(build.secrets.iter());
+        let fetcher = self.fetcher_with(build.trust, build.secrets.iter())?;
         let asker = Asker::Client { answers: repositories.clone(), questions: Mutex::default() };
         let servers = Servers { fetcher, asker };
         match self.prepare(build, &servers, Packs::NotNeeded).await {

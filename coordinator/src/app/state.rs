@@ -92,6 +92,9 @@ pub(crate) enum AppError {
     /// The object store.
     #[error(transparent)]
     Objects(#[from] ObjectError),
+    /// A client that cannot be made.
+    #[error(transparent)]
+    Fetch(#[from] fetch::FetchError),
     /// A document that cannot be written or read.
     #[error("a document cannot be converted: {0}")]
     Document(#[from] serde_json::Error),

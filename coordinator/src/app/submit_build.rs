@@ -6,7 +6,7 @@ use api::public::v1::{BuildRequest, BuildSource, NamedContextSource};
 use api::{Problem, Secret};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use common::BuildId;
+use common::{BuildId, Trust};
 use logbus::Message;
 use store::{BuildOrder, NewBuild, Submitted};
 
@@ -52,7 +52,7 @@ impl App {
         let stored = BuildRequest { secrets: names.collect(), ..request.clone() };
         let build = NewBuild {
             id,
-            project: request.project.clone(),
+            domain: request.domain(),
             request: serde_json::to_value(&stored)?,
             secrets,
             request_key: key,
@@ -107,6 +107,11 @@ pub(crate) fn are_labels(labels: &[String]) -> bool {
         })
 }
 
+/// Whether a label is for the farm itself to give.
+fn is_reserved(label: &str) -> bool {
+    label.starts_with(Trust::RESERVED)
+}
+
 /// Refuses what could never be planned.
 pub(super) fn check(request: &BuildRequest) -> Result<(), Problem> {
     targets::check(request)?;
@@ -144,6 +149,9 @@ fn check_part(request: &BuildRequest, earlier: &BTreeSet<String>) -> Result<(), 
     }
     if request.supersede.as_ref().is_some_and(|key| key.is_empty() || key.len() > 300) {
         return bad("supersede has 1 to 300 bytes".to_owned());
+    }
+    if let Some(label) = request.requires.labels.iter().find(|label| is_reserved(label)) {
+        return bad(format!("requires.labels: {label} is the farm's own"));
     }
     if !are_labels(&request.requires.labels) {
         return bad(format!(

@@ -85,6 +85,12 @@ pub(super) fn parts(request: &BuildRequest) -> Vec<Part> {
     request.targets.iter().map(of).collect()
 }
 
+/// The name of a part's Dockerfile.
+pub(super) fn dockerfile(part: &Part) -> &str {
+    let BuildSource::Context(source) = &part.request.source;
+    &source.dockerfile.name
+}
+
 /// Refuses lists of targets that make no sense.
 pub(super) fn check(request: &BuildRequest) -> Result<(), Problem> {
     let bad = |detail: String| Err(Problem::new(422, "bad-request", detail));

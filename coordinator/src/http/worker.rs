@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use api::worker::v1::{
     AgentAnswer, AgentCall, DoneReport, EnrolRequest, EnrolResponse, LogChunk, LookupRequest,
-    LookupResponse, ObjectsRequest, ObjectsResponse, ResultReport, SliceReport, StepReport,
+    LookupResponse, ObjectsRequest, ObjectsResponse, ResultReport, SliceReport, StepsReport,
     SuspectRequest, SuspectResponse, SyncRequest, SyncResponse, TagAnswer, TagRequest,
 };
 use api::{Problem, WORKER_PROTOCOL};
@@ -122,15 +122,15 @@ pub(super) async fn logs(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Takes the state of a step.
-#[utoipa::path(post, path = "/worker/v1/steps", request_body = StepReport,
+/// Takes the states of steps.
+#[utoipa::path(post, path = "/worker/v1/steps", request_body = StepsReport,
     responses((status = 204)), security(("token" = ["workers"])))]
 pub(super) async fn steps(
     State(app): State<Arc<App>>,
     _: AnyWorker,
-    Json(report): Json<StepReport>,
+    Json(report): Json<StepsReport>,
 ) -> Reply<StatusCode> {
-    app.report_step(&report).await?;
+    app.report_steps(&report).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use common::Trust;
+
 use super::facts::{Left, Needs, Offer};
 
 /// Why no live worker could ever run such a stage, with the nearest offer; none when one could.
@@ -27,6 +29,10 @@ pub(crate) fn unplaceable(needs: &Needs, offers: &[Offer]) -> Option<String> {
     };
     let has = match left {
         Left::Platform => format!("the workers run {}", list(&offer.platforms)),
+        Left::Label(label) if label == Trust::LABEL => {
+            "no worker takes untrusted builds: one does with worker.accept_untrusted = true"
+                .to_owned()
+        }
         Left::Label(_) if offer.labels.is_empty() => "the nearest worker has no labels".to_owned(),
         Left::Label(_) => format!("the nearest worker has {}", list(&offer.labels)),
         Left::Cpu => format!("the nearest worker has {} CPUs", cpus(offer.cpu_millis)),

@@ -29,6 +29,7 @@ use common::{Failure, Platform};
 pub use crate::checks::{Finding, Rule};
 pub use crate::describe::{Outline, OutlineArg, OutlineMount, Target};
 pub use crate::diagnostic::nearest;
+use crate::instruction::Instruction;
 pub use crate::merge::{Links, merge, merge_linked, rename_contexts};
 pub use crate::plan::{Paths, Reach, context_name};
 pub use crate::repository::{Address, Repository};
@@ -212,6 +213,24 @@ impl Dockerfile {
         known: &ImageFacts,
     ) -> Result<Vec<ImageNeed>, Vec<Failure>> {
         plan::missing_images(self, options, known)
+    }
+
+    /// What each instruction was understood as, nothing expanded, one line each with its place in the
+    /// file: to look at, not to be read by programs.
+    pub fn instructions(&self) -> impl Iterator<Item = String> {
+        let of_stages = self.stages.iter().flat_map(|stage| {
+            let Stage { image, platform, name, lines, .. } = stage;
+            let (image, platform, name) = (image.clone(), platform.clone(), name.clone());
+            let from = Instruction::From { image, platform, name };
+            let rest =
+                stage.instructions.iter().map(|spanned| (spanned.lines, &spanned.instruction));
+            std::iter::once(format!("{lines} {from:?}"))
+                .chain(rest.map(|(lines, instruction)| format!("{lines} {instruction:?}")))
+        });
+        let global = self.global_args.iter();
+        global
+            .map(|spanned| format!("{} {:?}", spanned.lines, spanned.instruction))
+            .chain(of_stages)
     }
 
     /// Its name, for messages.

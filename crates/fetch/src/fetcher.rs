@@ -132,6 +132,16 @@ impl Fetcher {
         Self { credentials, ..self.clone() }
     }
 
+    /// The same for whoever is not to reach private networks, whatever the configuration allows.
+    pub fn public_only(&self) -> Result<Self, FetchError> {
+        if !self.config.allow_private_networks {
+            return Ok(self.clone());
+        }
+        let config = FetchConfig { allow_private_networks: false, ..self.config };
+        let (credentials, uses_own_ssh) = (self.credentials.clone(), self.uses_own_ssh);
+        Ok(Self { credentials, uses_own_ssh, ..Self::new(config)? })
+    }
+
     /// The same for files of at most so many bytes.
     #[must_use]
     pub fn limited_to(&self, max_bytes: u64) -> Self {

@@ -1,10 +1,11 @@
 //! Builds: from submission to the plan, and their early end.
 
 use common::outcome::Failure;
-use common::{BuildId, ProjectName};
+use common::{BuildId, Domain};
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::cache::domain_of;
 use crate::flight::wanted_by_others;
 use crate::{Result, Store, StoreError, write};
 
@@ -18,8 +19,8 @@ pub const PLANNER_RENEW: std::time::Duration = std::time::Duration::from_secs(6)
 pub struct NewBuild {
     /// Its id.
     pub id: BuildId,
-    /// Its project.
-    pub project: ProjectName,
+    /// Its trust domain.
+    pub domain: Domain,
     /// The request as it came.
     pub request: Value,
     /// Idempotency-Key.
@@ -41,7 +42,7 @@ pub struct BuildOrder {
     pub priority: i16,
     /// Longest time in seconds.
     pub timeout_secs: Option<u32>,
-    /// It ends older builds of the project with the same key.
+    /// It ends older builds of its trust domain with the same key.
     pub supersede_key: Option<String>,
 }
 
@@ -59,8 +60,8 @@ pub enum Submitted {
 pub struct ClaimedBuild {
     /// Its id.
     pub id: BuildId,
-    /// Its project.
-    pub project: ProjectName,
+    /// Its trust domain.
+    pub domain: Domain,
     /// The request as it came.
     pub request: Value,
 }
@@ -71,20 +72,20 @@ impl Store {
         let mut transaction = self.begin().await?;
         if let Some(key) = &build.order.supersede_key {
             // Of two that come at once one is the newer.
-            let lock = format!("{}/{key}", build.project);
+            let lock = format!("{}/{key}", build.domain.project);
             sqlx::query!("select pg_advisory_xact_lock(hashtextextended($1, 0))", lock)
                 .execute(&mut *transaction)
                 .await?;
         }
         let inserted = sqlx::query_scalar!(
             r#"insert into build (id, project, request, request_key, dockerfile, target, priority,
-                                  supersede_key, timeout_secs, deadline)
+                                  supersede_key, timeout_secs, deadline, untrusted)
                values ($1, $2, $3, $4, $5, $6, $7, $8, $9,
-                       now() + make_interval(secs => $9::int))
+                       now() + make_interval(secs => $9::int), $10)
                on conflict (project, request_key) do nothing
                returning id"#,
             build.id.0,
-            build.project.as_str(),
+            build.domain.project.as_str(),
             build.request,
             build.request_key,
             build.dockerfile,
@@ -92,6 +93,7 @@ impl Store {
             build.order.priority,
             build.order.supersede_key,
             build.order.timeout_secs.map(crate::int),
+            build.domain.trust.is_untrusted(),
         )
         .fetch_optional(&mut *transaction)
         .await?;
@@ -115,7 +117,7 @@ impl Store {
         transaction.rollback().await?;
         let existing = sqlx::query_scalar!(
             "select id from build where project = $1 and request_key = $2",
-            build.project.as_str(),
+            build.domain.project.as_str(),
             build.request_key,
         )
         .fetch_one(&self.pool)
@@ -131,7 +133,7 @@ impl Store {
                where id = (select id from build
                            where state = 'queued' or (state = 'planning' and planner_until < now())
                            order by created_at limit 1 for update skip locked)
-               returning id, project, request"#,
+               returning id, project, untrusted, request"#,
             planner,
             PLANNER_LEASE_SECS,
         )
@@ -142,9 +144,8 @@ impl Store {
         row.into_iter()
             .next()
             .map(|row| {
-                let project =
-                    row.project.parse().map_err(|_| StoreError::WrongState("project name"))?;
-                Ok(ClaimedBuild { id: BuildId(row.id), project, request: row.request })
+                let domain = domain_of(&row.project, row.untrusted)?;
+                Ok(ClaimedBuild { id: BuildId(row.id), domain, request: row.request })
             })
             .transpose()
     }
@@ -232,7 +233,7 @@ impl Store {
     }
 }
 
-/// Ends the older builds of a project with this key.
+/// Ends the older builds of a trust domain with this key.
 async fn supersede(connection: &mut sqlx::PgConnection, build: &NewBuild, key: &str) -> Result<()> {
     let message = format!("a newer build of {key} has come: {}", build.id);
     let failure =
@@ -240,15 +241,16 @@ async fn supersede(connection: &mut sqlx::PgConnection, build: &NewBuild, key: &
     let ended = sqlx::query_scalar!(
         r#"with older as (
                select id from build
-               where project = $1 and supersede_key = $2 and id <> $3
+               where project = $1 and supersede_key = $2 and id <> $3 and untrusted = $5
                  and state in ('queued', 'planning', 'running')
                order by id for update)
            update build b set state = 'superseded', failure = $4, ended_at = now()
            from older where b.id = older.id returning b.id"#,
-        build.project.as_str(),
+        build.domain.project.as_str(),
         key,
         build.id.0,
         failure,
+        build.domain.trust.is_untrusted(),
     )
     .fetch_all(&mut *connection)
     .await?;

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use common::image::Layer;
 use common::plan::SliceSelector;
-use common::{Digest, ProjectName};
+use common::{Digest, Domain, ProjectName, Trust};
 
-use crate::{Result, Store, read};
+use crate::{Result, Store, StoreError, read};
 use sqlx::types::time::OffsetDateTime;
 
 /// Names a slice in the cache.
@@ -37,29 +37,42 @@ pub struct CachedSlice {
     pub content: Option<Digest>,
 }
 
+/// The domain as rows tell it.
+pub(crate) fn domain_of(project: &str, is_untrusted: bool) -> Result<Domain> {
+    let project = project.parse().map_err(|_| StoreError::WrongState("project name"))?;
+    let trust = if is_untrusted { Trust::Untrusted } else { Trust::Trusted };
+    Ok(Domain { project, trust })
+}
+
 impl Store {
-    /// Which of the keys have a layer, in one statement that also renews their last use.
+    /// Which of the keys have a layer, in one statement that also renews their last use. An untrusted
+    /// domain sees those of the trusted one too, and those first.
     pub async fn find_layers(
         &self,
-        project: &ProjectName,
+        domain: &Domain,
         keys: &[Digest],
     ) -> Result<BTreeMap<Digest, Layer>> {
         let keys: Vec<String> = keys.iter().map(Digest::to_string).collect();
         let rows = sqlx::query!(
             // In one order, so that two of these cannot wait for each other.
             r#"with found as (
-                   select key from cache_record where project = $1 and key = any($2)
-                   order by key for update)
-               update cache_record r set last_used = now() from found
-               where r.project = $1 and r.key = found.key returning r.key, r.layer"#,
-            project.as_str(),
+                   select key, untrusted from cache_record
+                   where project = $1 and key = any($2) and (not untrusted or $3)
+                   order by key, untrusted for update)
+               update cache_record r set last_used = now() from found f
+               where r.project = $1 and r.key = f.key and r.untrusted = f.untrusted
+               returning r.key, r.layer, r.untrusted"#,
+            domain.project.as_str(),
             &keys,
+            domain.trust.is_untrusted(),
         )
         .fetch_all(&self.pool)
         .await?;
         let mut found = BTreeMap::new();
         for row in rows {
-            if let Ok(key) = row.key.parse() {
+            if let Ok(key) = row.key.parse()
+                && (!row.untrusted || !found.contains_key(&key))
+            {
                 found.insert(key, read("layer", row.layer)?);
             }
         }
@@ -79,7 +92,9 @@ impl Store {
         let rows = sqlx::query!(
             r#"select w.place as "place!", c.created_at
                from unnest($1::text[], $2::text[]) with ordinality w(project, key, place)
-               join cache_record c on c.project = w.project and c.key = w.key"#,
+               join cache_record c on c.project = w.project and c.key = w.key
+               -- The last one counts.
+               order by c.untrusted desc"#,
             &projects,
             &digests,
         )
@@ -92,24 +107,26 @@ impl Store {
         Ok(found.collect())
     }
 
-    /// Which slices of these stages exist.
+    /// Which slices of these stages exist, as [`Self::find_layers`] says.
     pub async fn find_slices(
         &self,
-        project: &ProjectName,
+        domain: &Domain,
         stage_keys: &[Digest],
     ) -> Result<BTreeMap<SliceKey, CachedSlice>> {
         let keys: Vec<String> = stage_keys.iter().map(Digest::to_string).collect();
         let rows = sqlx::query!(
             r#"with found as (
-                   select stage_key, selector from cache_slice
-                   where project = $1 and stage_key = any($2)
-                   order by stage_key, selector for update)
+                   select stage_key, selector, untrusted from cache_slice
+                   where project = $1 and stage_key = any($2) and (not untrusted or $3)
+                   order by stage_key, selector, untrusted for update)
                update cache_slice c set last_used = now() from found f
                where c.project = $1 and c.stage_key = f.stage_key and c.selector = f.selector
+                 and c.untrusted = f.untrusted
                returning c.stage_key, c.paths, c.manifest, c.inline_manifest, c.files,
-                         c.content_bytes, c.stored_bytes, c.content"#,
-            project.as_str(),
+                         c.content_bytes, c.stored_bytes, c.content, c.untrusted"#,
+            domain.project.as_str(),
             &keys,
+            domain.trust.is_untrusted(),
         )
         .fetch_all(&self.pool)
         .await?;
@@ -122,6 +139,9 @@ impl Store {
                 continue;
             };
             let key = SliceKey { stage_key, selector: selector.digest() };
+            if row.untrusted && found.contains_key(&key) {
+                continue;
+            }
             let slice = CachedSlice {
                 selector,
                 manifest,

@@ -4,17 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use common::image::{Layer, LayerOrigin};
 use common::plan::SliceSelector;
-use common::{Digest, Lease, ProjectName, StageId};
+use common::{Digest, Domain, Lease, StageId};
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::cache::domain_of;
 use crate::{Result, Store, StoreError, int, read, write};
 
 /// What a held stage has, as far as content keys go.
 #[derive(Debug, Clone)]
 pub struct ContentFacts {
-    /// Its project.
-    pub project: ProjectName,
+    /// Its trust domain.
+    pub domain: Domain,
     /// What it is.
     pub plan: Value,
     /// Contents of the slices that it reads, by their stage and the digest of their selector.
@@ -40,7 +41,7 @@ impl Store {
     /// What is known of a held stage.
     pub async fn content_facts(&self, lease: Lease) -> Result<ContentFacts> {
         let row = sqlx::query!(
-            r#"select s.project, d.plan, d.make_slices
+            r#"select s.project, s.untrusted, d.plan, d.make_slices
                from stage s join stage_detail d on d.stage_id = s.id
                where s.id = $1 and s.epoch = $2 and s.state in ('running', 'parked')"#,
             lease.stage.0,
@@ -71,7 +72,7 @@ impl Store {
             .into_iter()
             .filter_map(|row| Some((u32::try_from(row.number).ok()?, row.key.parse().ok()?)));
         Ok(ContentFacts {
-            project: row.project.parse().map_err(|_| StoreError::WrongState("project name"))?,
+            domain: domain_of(&row.project, row.untrusted)?,
             plan: row.plan,
             slices: slices.collect(),
             known: known.collect(),
@@ -80,15 +81,14 @@ impl Store {
     }
 
     /// The content key that the layer of a key was stored under, where it is another one.
-    pub async fn content_key_of(
-        &self,
-        project: &ProjectName,
-        key: &Digest,
-    ) -> Result<Option<Digest>> {
+    pub async fn content_key_of(&self, domain: &Domain, key: &Digest) -> Result<Option<Digest>> {
         let found = sqlx::query_scalar!(
-            "select content_key from cache_record where project = $1 and key = $2",
-            project.as_str(),
+            r#"select content_key from cache_record
+               where project = $1 and key = $2 and (not untrusted or $3)
+               order by untrusted limit 1"#,
+            domain.project.as_str(),
             key.to_string(),
+            domain.trust.is_untrusted(),
         )
         .fetch_optional(&self.pool)
         .await?;
@@ -114,8 +114,8 @@ impl Store {
         found: &ContentFound,
     ) -> Result<Vec<SliceSelector>> {
         let mut transaction = self.begin().await?;
-        let project = sqlx::query_scalar!(
-            r#"select project from stage
+        let stage = sqlx::query!(
+            r#"select project, untrusted from stage
                where id = $1 and epoch = $2 and state in ('running', 'parked') for update"#,
             lease.stage.0,
             lease.epoch.0,
@@ -136,7 +136,7 @@ impl Store {
         .execute(&mut *transaction)
         .await?;
         // Between the look and now nothing else kept them.
-        renew(&mut transaction, &project, &found.hits).await?;
+        renew(&mut transaction, &stage.project, &found.hits).await?;
         let mut hits: Vec<_> = found.hits.iter().collect();
         hits.sort_by_key(|(_, key, _)| key.to_string());
         for (number, key, layer) in hits {
@@ -144,22 +144,24 @@ impl Store {
                 r#"with hit as (
                        update step set state = 'cached', settled = true
                        where stage_id = $1 and number = $2 returning content_key)
-                   insert into cache_record (project, key, layer, content_key)
-                   select $3, $4, $5, content_key from hit
-                   on conflict (project, key) do update set last_used = now()"#,
+                   insert into cache_record (project, key, layer, content_key, untrusted)
+                   select $3, $4, $5, content_key, $6 from hit
+                   on conflict (project, key, untrusted) do update set last_used = now()"#,
                 lease.stage.0,
                 int(*number),
-                project,
+                stage.project,
                 key.to_string(),
                 write("layer", layer)?,
+                stage.untrusted,
             )
             .execute(&mut *transaction)
             .await?;
         }
         let mut made = Vec::new();
         if let Some((key, content_key, wanted)) = &found.slices {
-            made = share(&mut transaction, (lease.stage.0, &project), key, content_key, wanted)
-                .await?;
+            let domain = domain_of(&stage.project, stage.untrusted)?;
+            made =
+                share(&mut transaction, (lease.stage.0, &domain), key, content_key, wanted).await?;
         }
         transaction.commit().await?;
         Ok(made)
@@ -196,7 +198,7 @@ async fn renew(
 /// Takes the slices of a stage with the same content.
 async fn share(
     connection: &mut sqlx::PgConnection,
-    (stage, project): (Uuid, &str),
+    (stage, domain): (Uuid, &Domain),
     key: &Digest,
     content_key: &Digest,
     wanted: &[SliceSelector],
@@ -207,29 +209,35 @@ async fn share(
                update object o set last_used = now(), delete_after = null
                where o.project = $1 and o.kind = 'manifest' and o.deleting_at is null
                  and o.digest in (select manifest from cache_slice
-                                  where project = $1 and stage_key = $3 and selector = any($4))
+                                  where project = $1 and stage_key = $3 and selector = any($4)
+                                    and (not untrusted or $6))
                returning o.digest),
            found as (
                update cache_slice c set last_used = now()
                from kept_objects k
                where c.project = $1 and c.stage_key = $3 and c.selector = any($4)
-                 and k.digest = c.manifest
+                 and k.digest = c.manifest and (not c.untrusted or $6)
                returning selector, paths, manifest, inline_manifest, files, content_bytes,
-                         stored_bytes, content),
+                         stored_bytes, content, untrusted),
+           one as (
+               select distinct on (selector) selector, paths, manifest, inline_manifest, files,
+                      content_bytes, stored_bytes, content
+               from found order by selector, untrusted),
            kept as (
-               insert into cache_slice (project, stage_key, selector, paths, manifest,
+               insert into cache_slice (project, untrusted, stage_key, selector, paths, manifest,
                                         inline_manifest, files, content_bytes, stored_bytes, content)
-               select $1, $2, f.* from found f on conflict do nothing)
+               select $1, $6, $2, o.* from one o on conflict do nothing)
            insert into stage_slice (stage_id, selector, paths, manifest, inline_manifest, files,
                                     content_bytes, stored_bytes, content)
-           select $5, f.* from found f
+           select $5, o.* from one o
            on conflict (stage_id, selector) do update set files = excluded.files
            returning selector"#,
-        project,
+        domain.project.as_str(),
         key.to_string(),
         content_key.to_string(),
         &selectors,
         stage,
+        domain.trust.is_untrusted(),
     )
     .fetch_all(connection)
     .await?;

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use common::stage::{StageKind, StageState};
-use common::{BuildId, Digest, ProjectName, StageId};
+use common::{BuildId, Digest, Domain, StageId};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -52,10 +52,11 @@ impl Leaders {
 }
 
 /// Finds what runs already, and keeps others from starting the same meanwhile: until the end of the
-/// transaction these keys are this build's.
+/// transaction these keys are this build's. Nobody is attached to what an untrusted build runs but
+/// another one.
 pub(crate) async fn find_leaders(
     connection: &mut sqlx::PgConnection,
-    project: &ProjectName,
+    domain: &Domain,
     plan: &NewPlan,
 ) -> Result<Leaders> {
     let mut keys: Vec<String> =
@@ -69,17 +70,18 @@ pub(crate) async fn find_leaders(
     sqlx::query!(
         r#"select count(pg_advisory_xact_lock(hashtextextended($1 || ' ' || key, 1)))
            from (select key from unnest($2::text[]) key order by key) keys"#,
-        project.as_str(),
+        domain.project.as_str(),
         &keys,
     )
     .fetch_one(&mut *connection)
     .await?;
     let first_keys: Vec<String> = plan.first_keys.iter().map(Digest::to_string).collect();
     let is_old = sqlx::query_scalar!(
-        r#"select exists (select 1 from cache_record where project = $1 and key = any($2))
-               as "old!""#,
-        project.as_str(),
+        r#"select exists (select 1 from cache_record
+                          where project = $1 and key = any($2) and (not untrusted or $3)) as "old!""#,
+        domain.project.as_str(),
         &first_keys,
+        domain.trust.is_untrusted(),
     )
     .fetch_one(&mut *connection)
     .await?;
@@ -89,10 +91,11 @@ pub(crate) async fn find_leaders(
     let rows = sqlx::query!(
         r#"select id, key as "key!", platform, done_at is not null as "done!" from stage
            where project = $1 and key = any($2) and drop_reason is null
-             and state in ('waiting', 'ready', 'running', 'parked')
+             and state in ('waiting', 'ready', 'running', 'parked') and (not untrusted or $3)
            order by id for update"#,
-        project.as_str(),
+        domain.project.as_str(),
         &keys,
+        domain.trust.is_untrusted(),
     )
     .fetch_all(connection)
     .await?;
@@ -368,18 +371,15 @@ pub(crate) async fn wanted_by_others(
 
 impl Store {
     /// Which of the stages' keys are being run, by whatever build.
-    pub async fn running_keys(
-        &self,
-        project: &ProjectName,
-        keys: &[Digest],
-    ) -> Result<Vec<Digest>> {
+    pub async fn running_keys(&self, domain: &Domain, keys: &[Digest]) -> Result<Vec<Digest>> {
         let keys: Vec<String> = keys.iter().map(Digest::to_string).collect();
         let rows = sqlx::query_scalar!(
             r#"select distinct key as "key!" from stage
                where project = $1 and key = any($2) and drop_reason is null
-                 and state in ('waiting', 'ready', 'running', 'parked')"#,
-            project.as_str(),
+                 and state in ('waiting', 'ready', 'running', 'parked') and (not untrusted or $3)"#,
+            domain.project.as_str(),
             &keys,
+            domain.trust.is_untrusted(),
         )
         .fetch_all(&self.pool)
         .await?;
@@ -388,18 +388,16 @@ impl Store {
 
     /// Which of the steps' keys have been run just now, with a layer that is still on its way to the
     /// object store.
-    pub async fn unsettled_keys(
-        &self,
-        project: &ProjectName,
-        keys: &[Digest],
-    ) -> Result<Vec<Digest>> {
+    pub async fn unsettled_keys(&self, domain: &Domain, keys: &[Digest]) -> Result<Vec<Digest>> {
         let keys: Vec<String> = keys.iter().map(Digest::to_string).collect();
         let rows = sqlx::query_scalar!(
             r#"select distinct t.key from step t join stage s on s.id = t.stage_id
                where t.key = any($2) and t.state = 'done' and not t.settled and s.project = $1
-                 and s.state in ('running', 'parked') and s.drop_reason is null"#,
-            project.as_str(),
+                 and s.state in ('running', 'parked') and s.drop_reason is null
+                 and (not s.untrusted or $3)"#,
+            domain.project.as_str(),
             &keys,
+            domain.trust.is_untrusted(),
         )
         .fetch_all(&self.pool)
         .await?;

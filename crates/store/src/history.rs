@@ -56,7 +56,7 @@ impl Store {
                       percentile_disc(0.5) within group (order by r.millis)
                from unnest($1::uuid[], $2::int[]) r(stage, millis)
                join stage s on s.id = r.stage join stage_detail d on d.stage_id = s.id
-               where d.lineage is not null group by s.project, d.lineage order by 1, 2
+               where d.lineage is not null and not s.untrusted group by s.project, d.lineage order by 1, 2
                on conflict (project, lineage) do update
                set recent = (excluded.recent || stage_history.recent)[1:15], updated_at = now(),
                    p50_millis = (select percentile_disc(0.5) within group (order by v)

@@ -47,7 +47,7 @@ pub use plan::{NewEdge, NewPlan, NewStage, NewStep, Placing};
 pub use purge::{Purged, PurgedBytes};
 pub use quarantine::QuarantineRule;
 pub use ready::{AskingRow, NeedsRow, OfferRow, ReadyRow};
-pub use result::{Finished, NewExport, Outcome, Resulted, Spent};
+pub use result::{Finished, NewExport, Outcome, Resulted, Spent, StepNews};
 pub use retention::{Doomed, ProjectRow, ProjectSettings, Retention};
 pub use retry::Retried;
 pub use tag::TagGrant;

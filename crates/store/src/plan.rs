@@ -5,7 +5,7 @@ use common::image::Layer;
 use common::outcome::LineRange;
 use common::plan::SliceSelector;
 use common::stage::{StageKind, StageState};
-use common::{BuildId, Digest, Platform, ProjectName, StageId};
+use common::{BuildId, Digest, Domain, Platform, StageId};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -131,7 +131,7 @@ impl Store {
     pub async fn save_plan(
         &self,
         build: BuildId,
-        project: &ProjectName,
+        domain: &Domain,
         planner: Uuid,
         plan: &NewPlan,
     ) -> Result<usize> {
@@ -152,9 +152,9 @@ impl Store {
         if done.rows_affected() != 1 {
             return Err(StoreError::WrongState("build"));
         }
-        let mut leaders = find_leaders(&mut transaction, project, plan).await?;
+        let mut leaders = find_leaders(&mut transaction, domain, plan).await?;
         let led: Vec<Option<Leader>> = plan.stages.iter().map(|stage| leaders.of(stage)).collect();
-        insert_stages(&mut transaction, (build, project), plan, &led).await?;
+        insert_stages(&mut transaction, (build, domain), plan, &led).await?;
         let mut attached = 0;
         for (stage, leader) in plan.stages.iter().zip(&led) {
             for slice in &stage.slices {
@@ -170,7 +170,7 @@ impl Store {
             let missing = renew_objects_of(&mut transaction, build.0).await?;
             if !missing.is_empty() {
                 transaction.rollback().await?;
-                self.forget_broken(project.as_str(), &missing).await?;
+                self.forget_broken(domain.project.as_str(), &missing).await?;
                 return Err(StoreError::PlanIsOld);
             }
         }
@@ -203,7 +203,7 @@ fn is_done(plan: &NewPlan, led: &[Option<Leader>]) -> bool {
 /// when a stage is ready nothing is to stand between it and a worker.
 async fn insert_stages(
     connection: &mut sqlx::PgConnection,
-    (build, project): (BuildId, &ProjectName),
+    (build, domain): (BuildId, &Domain),
     plan: &NewPlan,
     led: &[Option<Leader>],
 ) -> Result<()> {
@@ -223,13 +223,13 @@ async fn insert_stages(
                insert into stage (id, build_id, project, position, kind, state, platform, depth,
                                   bases_missing, priority, critical_millis, labels, cpu_millis,
                                   memory_bytes, base_chain, base_bytes, timeout_secs, key,
-                                  attached_to, goal, ready_at, ended_at, done_at)
+                                  attached_to, goal, ready_at, ended_at, done_at, untrusted)
                select id, $1, $2, position, kind, state, platform, depth, bases_missing, priority,
                       critical_millis, labels, cpu_millis, memory_bytes, base_chain, base_bytes,
                       timeout_secs, key, attached_to, goal,
                       case when state in ('ready', 'attached') then clock_timestamp() end,
                       case when state in ('cached', 'skipped') then now() end,
-                      case when is_done then now() end
+                      case when is_done then now() end, $9
                from jsonb_to_recordset($3) as r(
                       id uuid, position int, kind text, state text, platform text, depth int,
                       bases_missing int, priority smallint, critical_millis bigint, labels text[],
@@ -253,13 +253,14 @@ async fn insert_stages(
                   stage uuid, number int, display text, line_start int, line_end int, key text,
                   key_parts jsonb, state text)"#,
         build.0,
-        project.as_str(),
+        domain.project.as_str(),
         Value::Array(rows),
         Value::Array(details),
         Value::Array(steps),
         &consumers,
         &producers,
         &are_bases,
+        domain.trust.is_untrusted(),
     )
     .execute(connection)
     .await?;

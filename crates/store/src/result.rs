@@ -1,5 +1,7 @@
 //! What workers report: steps, slices, results. Every write is guarded by the lease.
 
+use std::collections::BTreeMap;
+
 use common::image::{Layer, LayerOrigin};
 use common::outcome::{Failure, FailureClass};
 use common::{BuildId, Digest, Lease, ProjectName, StageId};
@@ -102,6 +104,19 @@ pub struct Spent {
     pub millis: u64,
 }
 
+/// Where a step stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepNews {
+    /// Its number.
+    pub number: u32,
+    /// `running`, `done` or `failed`.
+    pub state: &'static str,
+    /// Where its time went so far.
+    pub timing: Value,
+    /// Its layer, once that is in the object store.
+    pub layer: Option<Layer>,
+}
+
 struct Locked {
     build: Uuid,
     state: String,
@@ -109,20 +124,13 @@ struct Locked {
 }
 
 impl Store {
-    /// Where a step stands; `layer` is set once it is in the object store and then makes a cache
-    /// record. Returns the builds that show it.
-    pub async fn report_step(
-        &self,
-        lease: Lease,
-        number: u32,
-        state: &str,
-        timing: &Value,
-        layer: Option<&Layer>,
-    ) -> Result<Vec<BuildId>> {
+    /// Where steps of a held stage stand, each once; its layer is set once it is in the object store and
+    /// then makes a cache record. Returns the builds that show them.
+    pub async fn report_steps(&self, lease: Lease, steps: &[StepNews]) -> Result<Vec<BuildId>> {
         let mut transaction = self.begin().await?;
         let stage = sqlx::query!(
-            r#"select build_id, project, array(select f.build_id from stage f
-                                             where f.attached_to = s.id) as "others!"
+            r#"select build_id, project, untrusted,
+                      array(select f.build_id from stage f where f.attached_to = s.id) as "others!"
                from stage s
                where id = $1 and epoch = $2 and state in ('running', 'parked') for share of s"#,
             lease.stage.0,
@@ -131,39 +139,64 @@ impl Store {
         .fetch_optional(&mut *transaction)
         .await?
         .ok_or(StoreError::StaleLease)?;
+        let numbers: Vec<i32> = steps.iter().map(|step| int(step.number)).collect();
+        let states: Vec<String> = steps.iter().map(|step| step.state.to_owned()).collect();
+        let timings: Vec<Value> = steps.iter().map(|step| step.timing.clone()).collect();
+        let stored: Vec<bool> = steps.iter().map(|step| step.layer.is_some()).collect();
         let keys = sqlx::query!(
-            r#"update step set timing = $4, settled = settled or $5,
-                      state = case when state = 'done' and $3 = 'running' then state else $3 end
-               where stage_id = $1 and number = $2 returning key, content_key"#,
+            r#"update step t set timing = n.timing, settled = t.settled or n.stored,
+                      state = case when t.state = 'done' and n.state = 'running' then t.state
+                              else n.state end
+               from unnest($2::int[], $3::text[], $4::jsonb[], $5::bool[])
+                    n(number, state, timing, stored)
+               where t.stage_id = $1 and t.number = n.number
+               returning t.number, t.key, t.content_key"#,
             lease.stage.0,
-            int(number),
-            state,
-            timing,
-            layer.is_some(),
+            &numbers,
+            &states,
+            &timings,
+            &stored,
         )
-        .fetch_optional(&mut *transaction)
-        .await?
-        .ok_or(StoreError::NotFound("step"))?;
-        if let Some(layer) = layer {
+        .fetch_all(&mut *transaction)
+        .await?;
+        if keys.len() != steps.len() {
+            return Err(StoreError::NotFound("step"));
+        }
+        let (mut objects, mut records) = (Vec::new(), BTreeMap::new());
+        for step in steps {
+            let Some(layer) = &step.layer else { continue };
             if layer.origin == LayerOrigin::Farm {
                 let key = ObjectKey { kind: "blob", digest: layer.blob };
-                let row = ObjectRow { key, size_bytes: layer.size_bytes };
-                mark(&mut transaction, &stage.project, &[row]).await?;
+                objects.push(ObjectRow { key, size_bytes: layer.size_bytes });
             }
+            for row in keys.iter().filter(|row| row.number == int(step.number)) {
+                let record = (write("layer", layer)?, row.content_key.clone());
+                for key in row.content_key.iter().chain([&row.key]) {
+                    records.insert(key.clone(), record.clone());
+                }
+            }
+        }
+        if !objects.is_empty() {
+            mark(&mut transaction, &stage.project, &objects).await?;
+        }
+        let (keys, records): (Vec<String>, Vec<_>) = records.into_iter().unzip();
+        let (layers, content_keys): (Vec<Value>, Vec<_>) = records.into_iter().unzip();
+        if !keys.is_empty() {
             sqlx::query!(
-                r#"insert into cache_record (project, key, layer, content_key)
-                   select $1, key, $4, $3
-                   from (select distinct key from unnest(array[$2, $3]) key
-                         where key is not null order by key) keys
-                   on conflict (project, key)
+                r#"insert into cache_record (project, untrusted, key, layer, content_key)
+                   select $1, $2, r.key, r.layer, r.content_key
+                   from unnest($3::text[], $4::jsonb[], $5::text[]) r(key, layer, content_key)
+                   order by r.key
+                   on conflict (project, key, untrusted)
                    do update set layer = excluded.layer, last_used = now(),
                        content_key = excluded.content_key,
                        created_at = case when cache_record.layer = excluded.layer
                                     then cache_record.created_at else now() end"#,
                 stage.project,
-                keys.key,
-                keys.content_key,
-                write("layer", layer)?,
+                stage.untrusted,
+                &keys,
+                &layers,
+                &content_keys as &[Option<String>],
             )
             .execute(&mut *transaction)
             .await?;
@@ -184,7 +217,7 @@ impl Store {
     ) -> Result<Vec<BuildId>> {
         let mut transaction = self.begin().await?;
         let stage = sqlx::query!(
-            r#"select build_id, project from stage
+            r#"select build_id, project, untrusted from stage
                where id = $1 and epoch = $2 and state in ('running', 'parked') for share"#,
             lease.stage.0,
             lease.epoch.0,
@@ -201,8 +234,9 @@ impl Store {
         builds.extend(share_slices(&mut transaction, lease.stage).await?);
         sqlx::query!(
             r#"insert into cache_slice (project, stage_key, selector, paths, manifest,
-                                        inline_manifest, files, content_bytes, stored_bytes, content)
-               select $1, key, $3, $4, $5, $6, $7, $8, $9, $10
+                                        inline_manifest, files, content_bytes, stored_bytes, content,
+                                        untrusted)
+               select $1, key, $3, $4, $5, $6, $7, $8, $9, $10, $12
                from (select $2 as key union
                      -- Under the content key of the last step, too.
                      (select last.content_key
@@ -210,7 +244,7 @@ impl Store {
                             order by number desc limit 1) last
                       where last.content_key is not null)) keys
                order by key
-               on conflict (project, stage_key, selector) do update
+               on conflict (project, stage_key, selector, untrusted) do update
                set manifest = excluded.manifest, inline_manifest = excluded.inline_manifest,
                    files = excluded.files, content_bytes = excluded.content_bytes,
                    stored_bytes = excluded.stored_bytes, content = excluded.content,
@@ -226,6 +260,7 @@ impl Store {
             bigint(slice.stored_bytes),
             slice.content.map(|digest| digest.to_string()),
             lease.stage.0,
+            stage.untrusted,
         )
         .execute(&mut *transaction)
         .await?;

@@ -63,6 +63,9 @@ pub struct WorkerConfig {
     /// What stages may ask for, such as `gpu` or `disk=fast`.
     #[serde(default)]
     pub labels: Vec<String>,
+    /// Whether it runs builds whose code is a stranger's, as of pull requests from forks.
+    #[serde(default)]
+    pub accept_untrusted: bool,
     /// Processors that stages may ask for, in thousandths; 0 is not said, and then every stage fits.
     #[serde(default)]
     pub cpu_millis: u32,
@@ -100,6 +103,7 @@ impl WorkerConfig {
         Self {
             name: None,
             labels: Vec::new(),
+            accept_untrusted: false,
             cpu_millis: 0,
             memory_bytes: 0,
             data_dir,

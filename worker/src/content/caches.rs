@@ -1,7 +1,7 @@
 //! Cache mounts: directories that outlive builds.
 //!
 //! ```text
-//! caches/<digest of project, id and origin>/<number>/data/
+//! caches/<digest of trust domain, id and origin>/<number>/data/
 //! ```
 //!
 //! Number 0 is the one that everybody shares; others are for private users that found it taken.
@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use common::digest::Hasher;
 use common::plan::Sharing;
-use common::{Digest, ProjectName};
+use common::{Digest, Domain, Trust};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use super::ContentStore;
@@ -75,10 +75,15 @@ impl Cache {
     }
 }
 
-/// The name of a cache: projects do not meet, and caches that begin with different things differ.
-pub(crate) fn cache_name(project: &ProjectName, id: &str, origin: &str) -> Digest {
+/// The name of a cache: trust domains do not meet, and caches that begin with different things differ.
+pub(crate) fn cache_name(domain: &Domain, id: &str, origin: &str) -> Digest {
     let mut hasher = Hasher::new();
-    for part in [project.as_str(), id, origin] {
+    let scope = match domain.trust {
+        Trust::Trusted => domain.project.to_string(),
+        // No project is called that.
+        Trust::Untrusted => format!("{}/untrusted", domain.project),
+    };
+    for part in [scope.as_str(), id, origin] {
         hasher.update(&(part.len() as u64).to_le_bytes());
         hasher.update(part.as_bytes());
     }
@@ -124,8 +129,13 @@ mod tests {
     use super::*;
     use std::fs;
 
+    fn name_of(project: &str, trust: Trust) -> Digest {
+        let domain = Domain { project: project.parse().unwrap(), trust };
+        cache_name(&domain, "/root/.cache", "")
+    }
+
     fn name() -> Digest {
-        cache_name(&"default".parse().unwrap(), "/root/.cache", "")
+        name_of("default", Trust::Trusted)
     }
 
     #[tokio::test]
@@ -163,8 +173,8 @@ mod tests {
     }
 
     #[test]
-    fn caches_of_projects_are_apart() {
-        let other = cache_name(&"other".parse().unwrap(), "/root/.cache", "");
-        assert_ne!(name(), other);
+    fn caches_of_trust_domains_are_apart() {
+        assert_ne!(name(), name_of("other", Trust::Trusted));
+        assert_ne!(name(), name_of("default", Trust::Untrusted));
     }
 }

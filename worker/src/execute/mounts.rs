@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use ::agent::AgentSocket;
 use api::public::v1::TimingView;
 use common::plan::{CopyFrom, CopyOp, Mount, MountOwner, RunOp, Sharing};
-use common::{Digest, Failure, FailureClass};
+use common::{Digest, Domain, Failure, FailureClass};
 
 use super::agent;
 use super::copy::{CopyInputs, Root, copy, open_directory};
@@ -76,11 +76,12 @@ impl Prepared {
     /// Takes every cache in one order, so that two commands never wait for each other. One that is
     /// named twice is taken once.
     async fn take_caches(&mut self, run: &StageRun<'_>, op: &RunOp) -> Result<(), JobError> {
+        let domain = Domain { project: run.project.clone(), trust: run.job.trust };
         let mut wanted: Vec<(usize, Digest, Sharing)> = Vec::new();
         for (number, mount) in op.mounts.iter().enumerate() {
             if let Mount::Cache { id, from, sharing, .. } = mount {
                 let origin = origin(run, from.as_ref());
-                wanted.push((number, cache_name(run.project, id, &origin), *sharing));
+                wanted.push((number, cache_name(&domain, id, &origin), *sharing));
             }
         }
         let mut order = wanted.clone();

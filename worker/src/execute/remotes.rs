@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use ::agent::AgentSocket;
 use api::public::v1::TimingView;
 use common::plan::{DEFAULT_AGENT, Remote};
-use common::{Digest, Failure, FailureClass};
+use common::{Digest, Failure, FailureClass, Trust};
 use fetch::{Checkout, Credentials, Fetcher, Ssh};
 
 use super::agent;
@@ -25,7 +25,12 @@ pub(super) async fn download(
     let agent = wants_agent.then(|| Agent::start(run, step)).transpose()?;
     let secrets = run.job.secrets.iter();
     let known = secrets.filter_map(|(name, secret)| Some((name.clone(), secret.value()?)));
-    let fetcher = run.worker.fetcher.with_credentials(Credentials::from_secrets(known));
+    let fetcher = &run.worker.fetcher;
+    let fetcher = match run.job.trust {
+        Trust::Trusted => fetcher.clone(),
+        Trust::Untrusted => fetcher.public_only().map_err(|error| error.failure())?,
+    };
+    let fetcher = fetcher.with_credentials(Credentials::from_secrets(known));
     for (number, remote) in remotes.iter().enumerate() {
         let directory = at.join(number.to_string());
         std::fs::create_dir_all(&directory)?;

@@ -1,11 +1,12 @@
 //! Reports of steps: sent in order, beside the work, so that no step waits for the coordinator.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
-use api::worker::v1::{DoneReport, StepReport, StepState};
+use api::worker::v1::{DoneReport, StepReport, StepsReport};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::failure::JobError;
 use super::job::persist;
@@ -14,6 +15,8 @@ use crate::logs::LogWriter;
 
 /// Reports that wait; a step that has more to say waits too.
 const WAITING: usize = 256;
+/// Time between two calls: many steps take less than a call costs coordinator and database.
+const PACE: Duration = Duration::from_millis(100);
 
 /// What a stage reports before its result.
 pub(super) enum Report {
@@ -63,12 +66,17 @@ async fn send_all(
     held: Arc<Held>,
     mut receiver: mpsc::Receiver<Report>,
 ) -> Result<(), JobError> {
-    let mut batch = Vec::new();
+    let (mut batch, mut next) = (Vec::new(), Instant::now());
     while receiver.recv_many(&mut batch, WAITING).await > 0 {
-        for report in newest(batch.drain(..)) {
-            match report {
-                Report::Step(report) => persist(&held, || worker.client.step(&report)).await?,
-                Report::Done(report, log) => {
+        gather(&mut receiver, &mut batch, next).await;
+        next = Instant::now() + PACE;
+        for call in calls(batch.drain(..)) {
+            match call {
+                Call::Steps(steps) => {
+                    let report = StepsReport { lease: held.lease, steps };
+                    persist(&held, || worker.client.steps(&report)).await?;
+                }
+                Call::Done(report, log) => {
                     log.flush().await;
                     persist(&held, || worker.client.done(&report)).await?;
                 }
@@ -78,50 +86,68 @@ async fn send_all(
     Ok(())
 }
 
-/// What has to be sent: of a step that began and ended meanwhile only the end.
-fn newest(batch: impl DoubleEndedIterator<Item = Report>) -> VecDeque<Report> {
-    let mut reports: VecDeque<Report> = VecDeque::new();
-    for report in batch.rev() {
-        let has_end = |number| {
-            let is_its =
-                |later: &Report| matches!(later, Report::Step(later) if later.number == number);
-            reports.iter().any(is_its)
-        };
-        let is_over = matches!(&report, Report::Step(report)
-            if report.state == StepState::Running && has_end(report.number));
-        if !is_over {
-            reports.push_front(report);
+/// Adds what there is to say until `next`, unless somebody waits for what there is.
+async fn gather(receiver: &mut mpsc::Receiver<Report>, batch: &mut Vec<Report>, next: Instant) {
+    while batch.len() < WAITING && !batch.iter().any(|report| matches!(report, Report::Done(..))) {
+        tokio::select! {
+            biased;
+            more = receiver.recv_many(batch, WAITING) => if more == 0 { return },
+            () = tokio::time::sleep_until(next) => return,
         }
     }
-    reports
+}
+
+/// One call to the coordinator.
+enum Call {
+    Steps(Vec<StepReport>),
+    Done(DoneReport, LogWriter),
+}
+
+/// What has to be sent: of what a step has to say only the newest.
+fn calls(batch: impl Iterator<Item = Report>) -> Vec<Call> {
+    let mut calls: Vec<Call> = Vec::new();
+    for report in batch {
+        match (report, calls.last_mut()) {
+            (Report::Done(report, log), _) => calls.push(Call::Done(report, log)),
+            (Report::Step(report), Some(Call::Steps(steps))) => {
+                match steps.iter_mut().find(|known| known.number == report.number) {
+                    Some(known) => *known = report,
+                    None => steps.push(report),
+                }
+            }
+            (Report::Step(report), _) => calls.push(Call::Steps(vec![report])),
+        }
+    }
+    calls
 }
 
 #[cfg(test)]
 mod tests {
+    use api::worker::v1::StepState;
+
     use super::*;
-    use common::{Epoch, Lease, StageId};
 
     #[test]
-    fn a_step_that_has_ended_need_not_be_said_to_have_begun() {
-        let lease = Lease { stage: StageId(uuid::Uuid::now_v7()), epoch: Epoch(1) };
+    fn of_what_a_step_has_to_say_the_newest_counts() {
         let report = |number, state| {
             let timing = api::public::v1::TimingView::default();
-            Report::Step(StepReport { lease, number, state, timing, layer: None })
+            Report::Step(StepReport { number, state, timing, layer: None })
         };
         let batch = [
             report(1, StepState::Running),
             report(1, StepState::Done),
-            report(1, StepState::Stored),
             report(2, StepState::Running),
+            report(1, StepState::Stored),
         ];
-        let sent: Vec<_> = newest(batch.into_iter())
+        let sent: Vec<_> = calls(batch.into_iter())
             .iter()
-            .filter_map(|report| match report {
-                Report::Step(report) => Some((report.number, report.state)),
-                Report::Done(..) => None,
+            .map(|call| match call {
+                Call::Steps(steps) => {
+                    steps.iter().map(|step| (step.number, step.state)).collect::<Vec<_>>()
+                }
+                Call::Done(..) => Vec::new(),
             })
             .collect();
-        let expected = [(1, StepState::Done), (1, StepState::Stored), (2, StepState::Running)];
-        assert_eq!(sent, expected);
+        assert_eq!(sent, [[(1, StepState::Stored), (2, StepState::Running)]]);
     }
 }

@@ -486,7 +486,7 @@ impl StageRun<'_> {
         timing: TimingView,
         layer: Option<Layer>,
     ) -> Result<(), JobError> {
-        let report = StepReport { lease: self.held.lease, number, state, timing, layer };
+        let report = StepReport { number, state, timing, layer };
         self.reports.send(Report::Step(report)).await
     }
 }

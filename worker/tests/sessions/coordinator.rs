@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use api::worker::v1::{
     Abandon, Assignment, EnrolResponse, GetUrl, HeldPhase, InputReady, LogChunk, ObjectKind,
     ObjectName, ObjectsRequest, ObjectsResponse, PutUrl, ResultReport, SliceInput, SliceReport,
-    StepReport, SyncRequest, SyncResponse, TagAnswer, TagRequest, TagStep,
+    StepReport, StepsReport, SyncRequest, SyncResponse, TagAnswer, TagRequest, TagStep,
 };
 use common::Lease;
 use serde::Serialize;
@@ -182,7 +182,9 @@ impl Coordinator {
                 });
                 (204, Vec::new())
             }
-            "steps" => self.note(&body, |state, report| state.steps.push(report)),
+            "steps" => {
+                self.note(&body, |state, report: StepsReport| state.steps.extend(report.steps))
+            }
             "slices" => self.note(&body, |state, report| state.slices.push(report)),
             "done" => (204, Vec::new()),
             "tags" => json(&match serde_json::from_slice::<TagRequest>(&body).unwrap().step {

@@ -14,7 +14,7 @@ use common::outcome::LineRange;
 use common::plan::{
     Base, CopyFrom, CopyOp, Op, PlannedStage, RunOp, SliceSelector, StageIndex, Step,
 };
-use common::{BuildId, Digest, Epoch, Lease, Platform, StageId};
+use common::{BuildId, Digest, Epoch, Lease, Platform, StageId, Trust};
 use layer::{Compression, pack_upper};
 use service::lifecycle::Lifecycle;
 use tokio::task::JoinHandle;
@@ -140,6 +140,7 @@ pub(crate) fn stage(base_layers: &[Layer]) -> Stage {
         looks_up: false,
         base_is_new: false,
         fresh_caches: false,
+        trust: Trust::Trusted,
         compression: LayerCompression::Gzip,
         stage,
         stage_ids: Vec::new(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use api::worker::v1::{
     AgentAnswer, AgentCall, DoneReport, EnrolRequest, EnrolResponse, LogChunk, LookupRequest,
-    LookupResponse, ObjectsRequest, ObjectsResponse, ResultReport, SliceReport, StepReport,
+    LookupResponse, ObjectsRequest, ObjectsResponse, ResultReport, SliceReport, StepsReport,
     SuspectRequest, SuspectResponse, SyncRequest, SyncResponse, TagAnswer, TagRequest,
 };
 use serde::Serialize;
@@ -80,8 +80,8 @@ impl Client {
         self.report("logs", chunk).await
     }
 
-    /// Reports a step.
-    pub async fn step(&self, report: &StepReport) -> Result<(), ClientError> {
+    /// Reports steps.
+    pub async fn steps(&self, report: &StepsReport) -> Result<(), ClientError> {
         self.report("steps", report).await
     }
 

@@ -3,6 +3,7 @@
 
 mod checks;
 mod config;
+mod corpus;
 mod diagnostics;
 mod faults;
 mod flags;

@@ -87,12 +87,12 @@ async fn a_planner_that_lost_its_build_stores_nothing() {
     let taken = until_some(async || store.claim_build(second).await.unwrap()).await;
     assert_eq!(taken.id, build);
     let plan = plan_of(vec![stage("late", 0)]);
-    let late = store.save_plan(build, &claimed.project, first, &plan).await;
+    let late = store.save_plan(build, &claimed.domain, first, &plan).await;
     assert!(matches!(late, Err(StoreError::WrongState("build"))), "{late:?}");
     assert!(!store.renew_planning(build, first).await.unwrap());
     assert_eq!(database.states(build).await, Vec::<String>::new());
     let plan = plan_of(vec![stage("right", 0)]);
-    store.save_plan(build, &claimed.project, second, &plan).await.unwrap();
+    store.save_plan(build, &claimed.domain, second, &plan).await.unwrap();
     assert_eq!(database.states(build).await, ["ready"]);
 }
 
@@ -105,7 +105,7 @@ async fn a_plan_for_a_build_that_was_cancelled_meanwhile_is_not_stored() {
     let claimed = store.claim_build(planner).await.unwrap().unwrap();
     assert!(store.cancel_build(build, &cancelled()).await.unwrap());
     let plan = plan_of(vec![stage("late", 0)]);
-    let late = store.save_plan(build, &claimed.project, planner, &plan).await;
+    let late = store.save_plan(build, &claimed.domain, planner, &plan).await;
     assert!(matches!(late, Err(StoreError::WrongState("build"))), "{late:?}");
     assert_eq!(database.state(build).await, "cancelled");
     assert_eq!(database.states(build).await, Vec::<String>::new());

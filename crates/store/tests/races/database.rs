@@ -4,11 +4,11 @@ use common::cache_key::KeyPart;
 use common::image::{Layer, LayerOrigin};
 use common::outcome::{Failure, FailureClass, LineRange};
 use common::stage::{StageKind, StageState};
-use common::{BuildId, Digest, Lease, Platform, SessionId, StageId, WorkerId};
+use common::{BuildId, Digest, Domain, Lease, Platform, SessionId, StageId, Trust, WorkerId};
 use serde_json::json;
 use store::{
     BuildOrder, Claim, Exchange, Finished, Held, NewBuild, NewEdge, NewPlan, NewStage, NewStep,
-    Outcome, Placing, Spent, Store, Submitted, SyncState, WorkerFacts,
+    Outcome, Placing, Spent, StepNews, Store, Submitted, SyncState, WorkerFacts,
 };
 use testkit::Postgres;
 use uuid::Uuid;
@@ -62,8 +62,20 @@ impl Database {
             warnings: Vec::new(),
             first_keys: Vec::new(),
         };
-        self.store.save_plan(build, &claimed.project, planner, &plan).await.unwrap();
+        self.store.save_plan(build, &claimed.domain, planner, &plan).await.unwrap();
         build
+    }
+
+    /// A running build of these stages, of strangers' code.
+    pub(crate) async fn plan_untrusted(&self, stages: Vec<NewStage>) -> BuildId {
+        let new = NewBuild { domain: untrusted(), ..new_build(None) };
+        self.store.submit_build(&new).await.unwrap();
+        let planner = Uuid::new_v4();
+        let claimed = self.store.claim_build(planner).await.unwrap().unwrap();
+        assert_eq!(claimed.domain, untrusted());
+        let plan = plan(stages, Vec::new(), Vec::new());
+        self.store.save_plan(new.id, &claimed.domain, planner, &plan).await.unwrap();
+        new.id
     }
 
     /// A running build of these stages, whoever else plans at the same time.
@@ -72,7 +84,7 @@ impl Database {
         let planner = Uuid::new_v4();
         let claimed = self.store.claim_build(planner).await.unwrap().unwrap();
         let plan = plan(stages, Vec::new(), Vec::new());
-        self.store.save_plan(claimed.id, &claimed.project, planner, &plan).await.unwrap();
+        self.store.save_plan(claimed.id, &claimed.domain, planner, &plan).await.unwrap();
         claimed.id
     }
 
@@ -86,7 +98,7 @@ impl Database {
         let planner = Uuid::new_v4();
         let claimed = self.store.claim_build(planner).await.unwrap().unwrap();
         let plan = plan(stages, Vec::new(), first_keys);
-        self.store.save_plan(build, &claimed.project, planner, &plan).await
+        self.store.save_plan(build, &claimed.domain, planner, &plan).await
     }
 
     /// A live worker with free slots.
@@ -147,10 +159,20 @@ fn plan(stages: Vec<NewStage>, edges: Vec<NewEdge>, first_keys: Vec<Digest>) -> 
     NewPlan { context: None, inputs: Vec::new(), stages, edges, warnings: Vec::new(), first_keys }
 }
 
+/// The trust domain of builds, where nothing else is said.
+pub(crate) fn trusted() -> Domain {
+    Domain { project: "default".parse().unwrap(), trust: Trust::Trusted }
+}
+
+/// The other one of the same project.
+pub(crate) fn untrusted() -> Domain {
+    Domain { trust: Trust::Untrusted, ..trusted() }
+}
+
 pub(crate) fn new_build(request_key: Option<&str>) -> NewBuild {
     NewBuild {
         id: BuildId(Uuid::now_v7()),
-        project: "default".parse().unwrap(),
+        domain: trusted(),
         request: json!({}),
         request_key: request_key.map(str::to_owned),
         dockerfile: "Dockerfile".to_owned(),
@@ -206,6 +228,11 @@ pub(crate) fn layer(name: &str) -> Layer {
         media_type: String::new(),
         origin: LayerOrigin::Farm,
     }
+}
+
+/// The step of a stage has ended; its layer may be stored.
+pub(crate) fn done(layer: Option<&Layer>) -> StepNews {
+    StepNews { number: 2, state: "done", timing: json!({}), layer: layer.cloned() }
 }
 
 pub(crate) fn spent() -> Spent {

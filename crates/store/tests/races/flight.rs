@@ -8,7 +8,7 @@ use store::{CachedSlice, NewStage, Outcome, StoreError};
 use uuid::Uuid;
 
 use crate::database::{
-    Database, Worker, base_edge, failed, finished, layer, spent, stage, succeeded,
+    Database, Worker, base_edge, done, failed, finished, layer, spent, stage, succeeded, trusted,
 };
 
 /// A stage that others may share.
@@ -306,14 +306,12 @@ async fn a_plan_is_old_when_the_cache_has_got_what_it_would_run() {
     database.plan(vec![first], Vec::new()).await;
     let lease = database.claim(id, worker).await.unwrap();
     let key = Digest::of(b"same");
-    let project = "default".parse().unwrap();
-    let timing = serde_json::json!({});
-    database.store.report_step(lease, 2, "done", &timing, None).await.unwrap();
-    assert_eq!(database.store.unsettled_keys(&project, &[key]).await.unwrap(), [key]);
-    assert_eq!(database.store.running_keys(&project, &[key]).await.unwrap(), [key]);
+    database.store.report_steps(lease, &[done(None)]).await.unwrap();
+    assert_eq!(database.store.unsettled_keys(&trusted(), &[key]).await.unwrap(), [key]);
+    assert_eq!(database.store.running_keys(&trusted(), &[key]).await.unwrap(), [key]);
     let layer = layer("made");
-    database.store.report_step(lease, 2, "done", &timing, Some(&layer)).await.unwrap();
-    assert_eq!(database.store.unsettled_keys(&project, &[key]).await.unwrap(), []);
+    database.store.report_steps(lease, &[done(Some(&layer))]).await.unwrap();
+    assert_eq!(database.store.unsettled_keys(&trusted(), &[key]).await.unwrap(), []);
     let saved = database.try_plan(vec![shared("same", 0)], vec![key]).await;
     assert!(matches!(saved, Err(StoreError::PlanIsOld)), "{saved:?}");
 }

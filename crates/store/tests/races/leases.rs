@@ -4,11 +4,12 @@ use common::image::Layer;
 use common::outcome::FailureClass;
 use common::{Digest, Epoch, Lease, SessionId};
 use futures_util::future::join_all;
-use serde_json::json;
 use store::{Outcome, Resulted, StoreError};
 use uuid::Uuid;
 
-use crate::database::{Database, Worker, base_edge, failed, finished, layer, stage, succeeded};
+use crate::database::{
+    Database, Worker, base_edge, done, failed, finished, layer, stage, succeeded, trusted,
+};
 
 #[tokio::test]
 async fn of_many_workers_one_gets_a_stage() {
@@ -39,7 +40,7 @@ async fn late_completion_with_an_old_epoch_changes_nothing() {
 
     let late = database.store.finish_stage(&succeeded(old)).await;
     assert!(matches!(late, Err(StoreError::StaleLease)), "{late:?}");
-    let step = database.store.report_step(old, 2, "done", &json!({}), Some(&layer("late"))).await;
+    let step = database.store.report_steps(old, &[done(Some(&layer("late")))]).await;
     assert!(matches!(step, Err(StoreError::StaleLease)), "{step:?}");
     assert_eq!(database.states(build).await, ["running"]);
     assert_eq!(cached_layer(&database, "one").await, None, "a late layer made a cache record");
@@ -236,6 +237,5 @@ async fn until_claimed(database: &Database, stage: common::StageId, worker: Work
 /// What the cache has under the key of a step of this name.
 async fn cached_layer(database: &Database, name: &str) -> Option<Layer> {
     let key = Digest::of(name.as_bytes());
-    let project = "default".parse().unwrap();
-    database.store.find_layers(&project, &[key]).await.unwrap().remove(&key)
+    database.store.find_layers(&trusted(), &[key]).await.unwrap().remove(&key)
 }

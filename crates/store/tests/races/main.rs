@@ -9,3 +9,4 @@ mod leases;
 mod retention;
 mod scheduling;
 mod tags;
+mod trust;

@@ -10,14 +10,13 @@ use common::outcome::FailureClass;
 use common::plan::SliceSelector;
 use common::stage::StageState;
 use common::{BuildId, Digest, Lease, ProjectName};
-use serde_json::json;
 use store::{
     CachedSlice, NewPlan, NewStage, ObjectKey, ObjectRow, ProjectSettings, Purged, Retention,
     Retried, StoreError,
 };
 use uuid::Uuid;
 
-use crate::database::{Database, Worker, failed, layer, stage, succeeded};
+use crate::database::{Database, Worker, done, failed, layer, stage, succeeded, trusted};
 
 fn project() -> ProjectName {
     "default".parse().unwrap()
@@ -92,7 +91,7 @@ impl Database {
         let build = self.plan(vec![stage], Vec::new()).await;
         let lease = self.claim(id, worker).await.unwrap();
         let made = layer(name);
-        self.store.report_step(lease, 2, "done", &json!({}), Some(&made)).await.unwrap();
+        self.store.report_steps(lease, &[done(Some(&made))]).await.unwrap();
         let (slice, objects) = slice_of(name);
         let key = Digest::of(name.as_bytes());
         self.store.report_slice(lease, key, &slice, &objects).await.unwrap();
@@ -179,12 +178,12 @@ async fn of_too_much_the_oldest_goes() {
     }
     // Each is a layer of one byte, and a manifest and a pack of one byte each.
     let hit = [Digest::of(b"a")];
-    database.store.find_layers(&project(), &hit).await.unwrap();
-    database.store.find_slices(&project(), &hit).await.unwrap();
+    database.store.find_layers(&trusted(), &hit).await.unwrap();
+    database.store.find_slices(&trusted(), &hit).await.unwrap();
     let keep = Retention { cache_bytes: 5, ..never() };
     while !database.round(&keep).await.is_empty() {}
     let keys = ["a", "b", "c"].map(|name| Digest::of(name.as_bytes()));
-    let left = database.store.find_layers(&project(), &keys).await.unwrap();
+    let left = database.store.find_layers(&trusted(), &keys).await.unwrap();
     let left: Vec<Digest> = left.into_keys().collect();
     assert!(left.contains(&hit[0]), "what was used last went: {left:?}");
     let bytes = database.sql("select sum(size_bytes) <= 5 from object where present");
@@ -214,7 +213,7 @@ async fn a_purge_takes_all_of_a_build_but_what_others_have_too() {
         database.store.purge_build(build_of(&database, lease).await, 0.0).await.unwrap(),
         Purged::Runs
     );
-    database.store.report_step(lease, 2, "done", &json!({}), Some(&layer("a"))).await.unwrap();
+    database.store.report_steps(lease, &[done(Some(&layer("a")))]).await.unwrap();
     database.store.finish_stage(&succeeded(lease)).await.unwrap();
     let Purged::Done(purged) = database.store.purge_build(build, 0.0).await.unwrap() else {
         panic!("it has ended");
@@ -226,7 +225,7 @@ async fn a_purge_takes_all_of_a_build_but_what_others_have_too() {
     gone.sort();
     assert_eq!(gone, [named("manifest", "a"), named("pack", "a")]);
     let keys = [Digest::of(b"a"), Digest::of(b"b")];
-    let left = database.store.find_layers(&project(), &keys).await.unwrap();
+    let left = database.store.find_layers(&trusted(), &keys).await.unwrap();
     assert_eq!(left.into_keys().collect::<Vec<_>>(), [Digest::of(b"b")]);
 }
 
@@ -242,7 +241,7 @@ async fn a_failed_build_whose_bytes_are_gone_is_not_taken_up_again() {
     let ids = (first.id, second.id);
     let build = database.plan(vec![first, second], Vec::new()).await;
     let lease = database.claim(ids.0, worker).await.unwrap();
-    database.store.report_step(lease, 2, "done", &json!({}), Some(&layer("result"))).await.unwrap();
+    database.store.report_steps(lease, &[done(Some(&layer("result")))]).await.unwrap();
     database.store.finish_stage(&succeeded(lease)).await.unwrap();
     let lease = database.claim(ids.1, worker).await.unwrap();
     database.store.finish_stage(&failed(lease, FailureClass::User, false)).await.unwrap();
@@ -386,7 +385,7 @@ impl Model {
             first_keys: Vec::new(),
         };
         let store = &self.database.store;
-        match store.save_plan(claimed.id, &claimed.project, planner, &plan).await {
+        match store.save_plan(claimed.id, &claimed.domain, planner, &plan).await {
             Ok(_) => Some(claimed.id),
             Err(StoreError::PlanIsOld) => {
                 self.old_plans.fetch_add(1, Ordering::Relaxed);
@@ -413,7 +412,7 @@ impl Model {
         let blob = object("blob", &name);
         while !self.send(std::slice::from_ref(&blob), dice).await {}
         let made = layer(&name);
-        store.report_step(lease, 2, "done", &json!({}), Some(&made)).await.unwrap();
+        store.report_steps(lease, &[done(Some(&made))]).await.unwrap();
         self.check(std::slice::from_ref(&blob), "a layer that was reported");
         let (slice, objects) = slice_of(&name);
         while !self.send(&objects, dice).await {}
@@ -432,8 +431,8 @@ impl Model {
         let name = format!("name {}", dice.roll(NAMES));
         let key = Digest::of(name.as_bytes());
         let store = &self.database.store;
-        let layers = store.find_layers(&project(), &[key]).await.unwrap();
-        let slices = store.find_slices(&project(), &[key]).await.unwrap();
+        let layers = store.find_layers(&trusted(), &[key]).await.unwrap();
+        let slices = store.find_slices(&trusted(), &[key]).await.unwrap();
         dice.pause(60).await;
         let layers: Vec<Layer> = layers.into_values().collect();
         let mut objects: Vec<ObjectRow> = layers.iter().map(|_| object("blob", &name)).collect();
@@ -582,9 +581,9 @@ async fn nothing_is_deleted_that_a_cached_or_running_build_or_an_upload_needs() 
     for name in &names {
         let key = Digest::of(name.as_bytes());
         let store = &model.database.store;
-        let found = store.find_layers(&project(), &[key]).await.unwrap();
+        let found = store.find_layers(&trusted(), &[key]).await.unwrap();
         model.check(&found.values().map(|_| object("blob", name)).collect::<Vec<_>>(), "the cache");
-        if !store.find_slices(&project(), &[key]).await.unwrap().is_empty() {
+        if !store.find_slices(&trusted(), &[key]).await.unwrap().is_empty() {
             model.check(&slice_of(name).1, "a cached slice");
         }
     }

@@ -4,7 +4,9 @@ use common::FailureClass;
 use common::Lease;
 use store::{BuildOrder, NewBuild, OfferRow, Placing, QuarantineRule, Retried, Submitted};
 
-use crate::database::{Database, Worker, base_edge, failed, layer, new_build, stage, succeeded};
+use crate::database::{
+    Database, Worker, base_edge, done, failed, layer, new_build, stage, succeeded,
+};
 
 const RULE: QuarantineRule = QuarantineRule { failures: 2, secs: 300.0 };
 
@@ -165,11 +167,7 @@ async fn a_retry_runs_what_failed_and_keeps_what_is_done() {
     let lease = database.claim(ids[0], worker).await.unwrap();
     assert_eq!(database.store.retry_build(build).await.unwrap(), Retried::Runs);
     let made = layer("result");
-    database
-        .store
-        .report_step(lease, 2, "done", &serde_json::json!({}), Some(&made))
-        .await
-        .unwrap();
+    database.store.report_steps(lease, &[done(Some(&made))]).await.unwrap();
     database.store.finish_stage(&succeeded(lease)).await.unwrap();
     let first = database.claim(ids[1], worker).await.unwrap();
     let result = failed(first, FailureClass::User, false);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::build::BuildState;
 use common::outcome::LineRange;
 use common::stage::{StageKind, StageState};
-use common::{BuildId, Digest, Failure, Platform, ProjectName, StageId};
+use common::{BuildId, Digest, Domain, Failure, Platform, ProjectName, StageId, Trust};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -54,6 +54,12 @@ pub struct BuildRequest {
     /// The project; `default` when there is only one.
     #[schema(value_type = String)]
     pub project: ProjectName,
+    /// `untrusted` for code that is not the project's own, as of a pull request from a fork: the build
+    /// uses what trusted ones have stored, what it stores itself only untrusted ones use. It runs on
+    /// workers that take such builds, and pushes nothing.
+    #[serde(default, skip_serializing_if = "Trust::is_trusted")]
+    #[schema(value_type = String)]
+    pub trust: Trust,
     /// Where Dockerfile and files come from.
     pub source: BuildSource,
     /// Name of the stage to build; absent is the last one.
@@ -119,6 +125,13 @@ pub struct BuildRequest {
     /// What its stages need of a worker, each of them.
     #[serde(default, skip_serializing_if = "Requirements::is_none")]
     pub requires: Requirements,
+}
+
+impl BuildRequest {
+    /// The scope of its cache.
+    pub fn domain(&self) -> Domain {
+        Domain { project: self.project.clone(), trust: self.trust }
+    }
 }
 
 /// What the stages of a build need of a worker.

@@ -21,7 +21,7 @@ pub use objects::{
 };
 pub use report::{
     DoneReport, ExportResult, LogChunk, ResultReport, SliceReport, SliceUse, StageOutcome,
-    StepReport, StepState, StoredPack,
+    StepReport, StepState, StepsReport, StoredPack,
 };
 pub use sync::{
     Abandon, AbandonReason, Assignment, ExportImage, ExportJob, ExportTarget, HeldPhase, HeldStage,

@@ -36,10 +36,17 @@ pub enum StepState {
 
 /// Body of `POST /worker/v1/steps`. Repeating a report changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct StepReport {
+pub struct StepsReport {
     /// The stage.
     #[schema(value_type = Object)]
     pub lease: Lease,
+    /// Steps of it, each once; at most 1000.
+    pub steps: Vec<StepReport>,
+}
+
+/// Where a step stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct StepReport {
     /// Number of the step, as in the plan.
     pub number: u32,
     /// Where it stands.

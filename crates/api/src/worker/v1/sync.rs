@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use common::image::{ImageDocument, Layer, ResolvedImage};
 use common::plan::{PlannedStage, SliceSelector, StageIndex};
-use common::{BuildId, Digest, Lease, ProjectName, SessionId, StageId, WorkerId};
+use common::{BuildId, Digest, Lease, ProjectName, SessionId, StageId, Trust, WorkerId};
 use serde::{Deserialize, Serialize};
 
 use crate::Secret;
@@ -163,6 +163,11 @@ pub struct StageJob {
     /// Whether cache mounts begin empty: the build was asked for without cache.
     #[serde(default)]
     pub fresh_caches: bool,
+    /// Whose code it is: cache mounts of trusted builds are not shown to untrusted ones, nor are
+    /// private networks.
+    #[serde(default, skip_serializing_if = "Trust::is_trusted")]
+    #[schema(value_type = String)]
+    pub trust: Trust,
     /// Whether steps may be looked up again, once it is known what they read.
     #[serde(default)]
     pub looks_up: bool,

@@ -1,0 +1,14 @@
+ARG BASE=alpine
+ARG VERSION=1 FULL=$BASE:$VERSION
+FROM $FULL AS one
+RUN echo "$VERSION"
+ARG VERSION
+RUN echo "$VERSION"
+ARG VERSION=2
+RUN echo "$VERSION"
+FROM one AS two
+RUN echo "$VERSION"
+FROM $FULL AS three
+RUN echo "$VERSION"
+COPY --from=two / /two/
+#! --build-arg VERSION=9

@@ -1,0 +1,4 @@
+FROM alpine AS a
+MAINTAINER One <one@example.test>
+FROM a
+MAINTAINER Two

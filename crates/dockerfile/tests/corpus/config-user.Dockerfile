@@ -1,0 +1,9 @@
+FROM alpine
+USER nobody
+RUN a
+USER 1000:1000
+WORKDIR /made/by/1000
+RUN b
+USER :5
+RUN c
+USER root

@@ -1,0 +1,4 @@
+FROM alpine
+VOLUME /a /b/ rel
+VOLUME ["/c","/d e"]
+VOLUME /a

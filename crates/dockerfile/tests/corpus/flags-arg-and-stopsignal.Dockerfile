@@ -1,0 +1,4 @@
+FROM alpine
+ARG --foo x=1
+STOPSIGNAL --bar SIGTERM
+RUN echo $x

@@ -1,0 +1,8 @@
+FROM alpine
+CMD ["one", \
+     # in between
+     "two", \
+     "three"]
+ENTRYPOINT [ \
+  "sh" \
+]

@@ -1,0 +1,8 @@
+FROM alpine
+RUN echo one \
+
+  two \
+
+
+  three
+RUN echo four

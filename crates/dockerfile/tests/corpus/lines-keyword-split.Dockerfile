@@ -1,0 +1,7 @@
+FR\
+OM alpine
+r\
+u\
+n echo split
+EN\
+V a=b

@@ -1,0 +1,4 @@
+FROM alpine
+Run true
+WORKDIR /x
+env A=b
