@@ -98,7 +98,7 @@ impl Store {
             &workers,
             &sessions,
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&self.hot)
         .await?;
         let mut leases = Vec::new();
         let columns = rows.into_iter().map(|row| {

@@ -105,10 +105,18 @@ const TRUSTED: Duration = Duration::from_millis(500);
 /// What a call gives.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
+/// Connections of [`Store::hot`].
+const HOT_CONNECTIONS: u32 = 4;
+
 /// A pool of connections.
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: sqlx::PgPool,
+    /// For the statements that stand between a stage that is ready and its worker. Postgres plans them
+    /// once a connection: with the values at hand it takes three times as long to plan them as to run
+    /// them. What a plan is made from may be old by then, so it goes by indexes whatever the tables
+    /// are like: these statements read few rows of tables that may be large.
+    hot: sqlx::PgPool,
 }
 
 /// How the schema compares to what this program expects.
@@ -133,7 +141,16 @@ impl Store {
             // Statements take milliseconds: compiling one never pays.
             ("jit", "off"),
         ]);
-        let pool = PgPoolOptions::new()
+        let planned_once = options
+            .clone()
+            .options([("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off")]);
+        let pool = Self::pool_of(max_connections).connect_with(options).await?;
+        let hot = Self::pool_of(HOT_CONNECTIONS).connect_with(planned_once).await?;
+        Ok(Self { pool, hot })
+    }
+
+    fn pool_of(max_connections: u32) -> PgPoolOptions {
+        PgPoolOptions::new()
             .max_connections(max_connections)
             .acquire_timeout(Duration::from_secs(10))
             // A connection that was in use a moment ago is there: asking it costs every call a
@@ -147,9 +164,6 @@ impl Store {
                     Ok(true)
                 })
             })
-            .connect_with(options)
-            .await?;
-        Ok(Self { pool })
     }
 
     /// Begins a transaction.

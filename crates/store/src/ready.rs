@@ -158,7 +158,7 @@ impl Store {
             bigint(offer.memory_bytes),
             i64::from(urgent),
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&self.hot)
         .await?;
         let ready = rows.into_iter().map(|row| ReadyRow {
             id: StageId(row.id),
@@ -196,7 +196,7 @@ impl Store {
             chains,
             &uuids(workers),
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&self.hot)
         .await?;
         Ok(rows.into_iter().map(|row| (row.chain, WorkerId(row.worker_id))).collect())
     }
@@ -208,7 +208,7 @@ impl Store {
                where drop_reason is not null and state in ('running', 'parked')
                  and worker_id is not null"#
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&self.hot)
         .await?;
         Ok(rows.into_iter().map(WorkerId).collect())
     }
@@ -227,7 +227,7 @@ impl Store {
             &stages,
             &selectors,
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&self.hot)
         .await?;
         Ok(rows.into_iter().map(|row| (StageId(row.stage_id), row.selector)).collect())
     }
